@@ -1,0 +1,178 @@
+"""`Agent`: named losses in order, each differentiated only with respect to the child of its name, in one compiled update."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar, cast
+
+import torch
+import torch._dynamo.config
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value  # pyright: ignore[reportUnknownVariableType]
+
+from steelyard.agents.optimizer import Adam, AdamState
+from steelyard.agents.parts.part import Part
+from steelyard.agents.types import Batch, Metrics, Spec
+
+Result = TypeVar("Result")
+
+RECOMPILE_LIMIT = 256
+"""Graphs that one function may have in a process: one per agent and pattern of what is due."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How an update runs; the mathematics is the same."""
+
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Matrix products in float32 (the reference) or bfloat16; parameters, targets and optimisers stay float32. `auto` takes bf16 where
+    the hardware multiplies it natively."""
+    compile: bool = True
+    """Compile the update into one graph; False runs the same code eagerly."""
+
+    def autocast_enabled(self, device: torch.device) -> bool:
+        """Whether matrix products run in bfloat16 on `device`."""
+        return self.precision == "bf16" or (self.precision == "auto" and has_native_bf16(device))
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 matrices in hardware. A CPU without it emulates them about a hundred times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # pyright: ignore[reportPrivateUsage]
+
+
+class Agent(nn.Module):
+    """Base of all agents.
+
+    A subclass names its `losses` in the order in which they are applied and defines, for each, a child module of that name and a method
+    `<name>_loss(batch, noise, seen) -> (loss, metrics)`; `seen` holds what earlier losses of the same update reported. Learned parts
+    follow in the order of `slots`. `slow` maps each target network to the child that it follows. `every` delays a loss, or `slow`, to each
+    n-th update.
+    """
+
+    losses: ClassVar[tuple[str, ...]]
+    slots: ClassVar[tuple[str, ...]] = ()
+    slow: ClassVar[dict[str, str]] = {}
+    draws: ClassVar[int] = 0
+    """Standard normal draws [draws, batch, action_size] that an update needs."""
+
+    def __init__(self, spec: Spec, seed: int, device: torch.device, execution: Execution):
+        super().__init__()
+        self.spec, self.device, self.execution = spec, device, execution
+        self.every: dict[str, int] = {}
+        self.update_count = 0
+        self.generators = {name: torch.Generator(device).manual_seed(seed + offset) for name, offset in (("update", 1), ("explore", 2))}
+
+    def finish(self, optimizer: Adam, total_updates: int, target_rate: float) -> None:
+        """To be called once the children exist: makes target copies and optimisers, moves everything to the device, compiles."""
+        self.target_rate = target_rate
+        for slow, fast in self.slow.items():
+            self.get_submodule(slow).load_state_dict(self.get_submodule(fast).state_dict())
+            self.get_submodule(slow).requires_grad_(False)
+        self.trained = (*self.losses, *(slot for slot in self.slots if any(True for _ in self.get_submodule(slot).parameters())))
+        self.optimizers = nn.ModuleDict({name: optimizer.build(dict(self.own(name)), total_updates) for name in self.trained})
+        self.to(self.device)
+        self.bf16 = self.execution.autocast_enabled(self.device)
+        self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.choose)
+
+    def compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
+        """The function as one compiled graph, or itself if compilation is off."""
+        if not self.execution.compile:
+            return function
+        # Every agent of a process adds graphs to the same code object, and the limit counts them together.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+        return torch.compile(function, fullgraph=True, dynamic=False)
+
+    def own(self, name: str) -> dict[str, Tensor]:
+        """Detached parameters of the child `name`, by their names in the agent."""
+        return {f"{name}.{key}": p.detach() for key, p in self.get_submodule(name).named_parameters()}
+
+    def forward(self, name: str, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
+        """The loss called `name` and its metrics, with matrix products in the configured precision."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            if name in self.losses:
+                return getattr(self, f"{name}_loss")(batch, noise, seen)
+            return cast(Part, self.get_submodule(name)).loss(self, batch, noise)
+
+    def evaluate(self, parameters: dict[str, Tensor], name: str, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
+        """The loss called `name` as a function of the parameters of its child."""
+        return functional_call(self, parameters, (name, batch, noise, seen))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """What the losses see of a raw batch, for example normalised observations."""
+        return batch
+
+    def apply_update(self, due: tuple[str, ...], batch: Batch, noise: Tensor) -> Metrics:
+        """One update of the children in `due`, and of the slow targets if "slow" is due. The whole of it is one graph.
+
+        `no_grad` stands around everything: without it a returned loss still requires gradients and the compiler traces a second backward.
+        """
+        with torch.no_grad():
+            batch = self.prepare(batch)
+            metrics: Metrics = {}
+            for name in self.trained:
+                if name not in due:
+                    continue
+                parameters = self.own(name)
+                gradient, (value, more) = grad_and_value(self.evaluate, has_aux=True)(parameters, name, batch, noise, metrics)
+                cast(AdamState, self.optimizers[name]).step(parameters, gradient)
+                for module in self.get_submodule(name).modules():
+                    if hasattr(module, "project"):
+                        module.project()
+                metrics = metrics | {f"{name}_loss": value} | more
+            if "slow" in due:
+                for slow, fast in self.slow.items():
+                    for target, source in zip(self.get_submodule(slow).parameters(), self.get_submodule(fast).parameters(), strict=True):
+                        target.lerp_(source, self.target_rate)
+            return metrics
+
+    def due(self, count: int) -> tuple[str, ...]:
+        """What update number `count` trains."""
+        return tuple(name for name in (*self.trained, "slow") if count % self.every.get(name, 1) == 0)
+
+    def update(self, batch: Batch) -> Metrics:
+        """One gradient update of every loss that is due, from a batch of raw transitions. Metrics are tensors: nothing synchronises."""
+        metrics = self.run_update(self.advance(), batch, self.draw(batch.obs.shape[0]))
+        self.intervene()
+        return metrics
+
+    def advance(self) -> tuple[str, ...]:
+        """Count one more update and return what it trains."""
+        self.update_count += 1
+        return self.due(self.update_count)
+
+    def intervene(self) -> None:
+        """What happens between updates, outside the compiled graph."""
+
+    def draw(self, size: int) -> Tensor:
+        """Standard normal noise [draws, size, action_size] of one update."""
+        return torch.randn(self.draws, size, self.spec.action_size, generator=self.generators["update"], device=self.device)
+
+    def act(self, obs: Tensor, explore: bool) -> Tensor:
+        """Actions [rows, action_size] in [-1, 1] for raw observations [rows, obs_size]; deterministic unless `explore`."""
+        shape = (obs.shape[0], self.spec.action_size)
+        if not explore:
+            return self.choose(obs, torch.zeros(shape, device=self.device))
+        return self.run_act(obs, torch.randn(shape, generator=self.generators["explore"], device=self.device))
+
+    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Actions for raw observations and exploration noise; zero noise gives the deterministic action."""
+        raise NotImplementedError
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Counters and generator states, as tensors."""
+        states = {name: generator.get_state() for name, generator in self.generators.items()}
+        return states | {"update_count": torch.tensor(self.update_count)}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `get_extra_state`."""
+        self.update_count = int(state["update_count"])
+        for name, generator in self.generators.items():
+            generator.set_state(state[name].cpu())
+
+    def check(self, metrics: Metrics) -> str | None:
+        """Name of the first loss that is not finite, or None. Synchronises."""
+        losses = {name: value for name, value in metrics.items() if name.endswith("_loss")}
+        if bool(torch.stack(list(losses.values())).isfinite().all()):
+            return None
+        return next(name for name, value in losses.items() if not bool(value.isfinite()))

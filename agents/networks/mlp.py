@@ -1,0 +1,52 @@
+"""Multi-layer perceptrons, with or without layer normalisation."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steelyard.agents.networks.linear import Linear
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Perceptron with ReLU layers and orthogonal initialisation (gain sqrt 2, output layer 1)."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    """Width of each hidden layer."""
+    layer_norm: bool = False
+    """Normalise each hidden layer before its ReLU (Ba et al. 2016)."""
+
+    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None) -> nn.Module:
+        """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
+        return Perceptron(self, inputs, outputs, members)
+
+
+class Perceptron(nn.Module):
+    """The module that `MLP` describes."""
+
+    def __init__(self, config: MLP, inputs: int, outputs: tuple[int, ...], members: int | None):
+        super().__init__()
+        sizes = (inputs, *config.hidden)
+        self.layers = nn.ModuleList(Linear(i, o, members) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.norms = nn.ModuleList(LayerNorm(size, members) if config.layer_norm else nn.Identity() for size in config.hidden)
+        self.output = Linear(sizes[-1], sum(outputs), members, gain=1.0)
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.relu(norm(layer(x)))
+        return self.output(x).float().split(self.outputs, -1)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, with each member's own gain and offset; computed in float32."""
+
+    def __init__(self, size: int, members: int | None):
+        super().__init__()
+        like = Linear(1, size, members).bias
+        self.gain = nn.Parameter(like.detach().clone() + 1)
+        self.offset = nn.Parameter(like.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), x.shape[-1:]) * self.gain + self.offset

@@ -1,0 +1,153 @@
+"""Running statistics of observations and returns, as modules that are saved with the agent.
+
+Statistics are float64: kept in float32 they do not reach SimbaV2's published scores. Replay keeps raw values; a batch is normalised when it is
+used, with the statistics of that moment.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningStatistics(nn.Module):
+    """Mean and population variance of a stream, merged batch by batch (Chan et al. 1983): starts at mean 0, variance 1, count 1e-4."""
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.full((), 1e-4, dtype=torch.float64))
+
+    def observe(self, x: Tensor, included: Tensor) -> None:
+        """Merge the rows of x [rows, *shape] for which `included` [rows] is true."""
+        weight = included.double().view(-1, *[1] * (x.ndim - 1))
+        size = weight.sum()
+        rows = size.clamp(min=1)
+        mean = (x * weight).sum(0) / rows
+        variance = ((x - mean).square() * weight).sum(0) / rows
+        total = self.count + size
+        delta = (mean - self.mean) * (size > 0)
+        self.variance.copy_((self.variance * self.count + variance * size + delta.square() * self.count * size / total) / total)
+        self.mean.add_(delta * size / total)
+        self.count.copy_(total)
+
+
+@dataclass(frozen=True)
+class RawObservations:
+    """Observations as they come."""
+
+    def build(self, size: int) -> nn.Module:
+        """A module that changes nothing and learns nothing."""
+        del size
+        return UnchangedObservations()
+
+
+class UnchangedObservations(nn.Module):
+    """The module that `RawObservations` describes."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs
+
+    def observe(self, obs: Tensor, included: Tensor) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(frozen=True)
+class RunningNorm:
+    """(obs - mean) / sqrt(variance + epsilon) with running statistics and no clipping (SimbaV2, section 4.1)."""
+
+    epsilon: float = 1e-8
+    """Added to the variance."""
+
+    def build(self, size: int) -> nn.Module:
+        """The module for observations of length `size`."""
+        return ObservationNorm(size, self.epsilon)
+
+
+class ObservationNorm(nn.Module):
+    """The module that `RunningNorm` describes."""
+
+    def __init__(self, size: int, epsilon: float):
+        super().__init__()
+        self.statistics = RunningStatistics((size,))
+        self.epsilon = epsilon
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Normalised observations [rows, size] in float32."""
+        return ((obs - self.statistics.mean) / (self.statistics.variance + self.epsilon).sqrt()).float()
+
+    def observe(self, obs: Tensor, included: Tensor) -> None:
+        """Learn from the observations [rows, size] that the agent will act on, where `included` [rows]."""
+        self.statistics.observe(obs.double(), included)
+
+
+@dataclass(frozen=True)
+class UnscaledRewards:
+    """Rewards as they come."""
+
+    def build(self, num_envs: int, gamma: float) -> nn.Module:
+        """A module that changes nothing and learns nothing."""
+        del num_envs, gamma
+        return UnchangedRewards()
+
+
+class UnchangedRewards(nn.Module):
+    """The module that `UnscaledRewards` describes."""
+
+    def forward(self, reward: Tensor) -> Tensor:
+        return reward
+
+    def observe(self, reward: Tensor, done: Tensor, valid: Tensor) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(frozen=True)
+class ReturnScale:
+    """r / max(sqrt(Var[G] + epsilon), max |G| / G_max): returns of unit variance that stay inside the critic's support (SimbaV2, section 4.3)."""
+
+    max_return: float = 5.0
+    """G_max: bound on the scaled discounted return; the half-width of the critic's support."""
+    epsilon: float = 1e-8
+    """Added to the variance."""
+
+    def build(self, num_envs: int, gamma: float) -> nn.Module:
+        """The module for rewards of `num_envs` worlds discounted by `gamma`."""
+        return RewardScaling(self, num_envs, gamma)
+
+
+class RewardScaling(nn.Module):
+    """The module that `ReturnScale` describes.
+
+    G <- gamma (1 - done) G + r per world, so the last reward of an episode is carried into the next, as in the released code (the paper resets G).
+    """
+
+    discounted: Tensor
+    largest: Tensor
+
+    def __init__(self, config: ReturnScale, num_envs: int, gamma: float):
+        super().__init__()
+        self.config, self.gamma = config, gamma
+        self.statistics = RunningStatistics(())
+        self.register_buffer("discounted", torch.zeros(num_envs, dtype=torch.float64))
+        self.register_buffer("largest", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, reward: Tensor) -> Tensor:
+        """Scaled rewards, float32, of the shape of `reward`."""
+        deviation = (self.statistics.variance + self.config.epsilon).sqrt()
+        return (reward / torch.maximum(deviation, self.largest / self.config.max_return)).float()
+
+    def observe(self, reward: Tensor, done: Tensor, valid: Tensor) -> None:
+        """Learn from one step of every world [num_envs]; worlds that were only reset (not `valid`) are left as they are."""
+        returns = self.gamma * ~done * self.discounted + reward
+        self.discounted.copy_(torch.where(valid, returns, self.discounted))
+        self.statistics.observe(self.discounted, valid)
+        self.largest.copy_(torch.maximum(self.largest, (self.discounted.abs() * valid).amax()))
+
+
+ObservationNormalizer = RawObservations | RunningNorm
+RewardScaler = UnscaledRewards | ReturnScale

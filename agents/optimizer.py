@@ -1,0 +1,58 @@
+"""Adam as plain tensor operations, so that it is part of the one compiled graph of an update."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015) with a learning rate that moves linearly to its final value over the whole run."""
+
+    learning_rate: float = 3e-4
+    """Learning rate of the first update."""
+    final_learning_rate: float | None = None
+    """Learning rate of the last update; None keeps it constant."""
+    first_decay: float = 0.9
+    """beta_1, decay of the gradient's running mean."""
+    second_decay: float = 0.999
+    """beta_2, decay of the squared gradient's running mean."""
+    epsilon: float = 1e-8
+    """Added to the denominator."""
+
+    def build(self, parameters: Mapping[str, Tensor], total_updates: int) -> "AdamState":
+        """Optimiser state for the named parameters; the schedule ends after `total_updates` steps."""
+        return AdamState(self, parameters, total_updates)
+
+
+class AdamState(nn.Module):
+    """Moments and step count of `Adam`, as buffers."""
+
+    steps: Tensor
+
+    def __init__(self, config: Adam, parameters: Mapping[str, Tensor], total_updates: int):
+        super().__init__()
+        self.config, self.total_updates = config, max(total_updates, 1)
+        self.register_buffer("steps", torch.zeros(()))
+        self.means = nn.ParameterList(nn.Parameter(torch.zeros_like(p), requires_grad=False) for p in parameters.values())
+        self.squares = nn.ParameterList(nn.Parameter(torch.zeros_like(p), requires_grad=False) for p in parameters.values())
+
+    def learning_rate(self) -> Tensor:
+        """Learning rate of the step that is being taken, a scalar tensor."""
+        start = self.config.learning_rate
+        final = start if self.config.final_learning_rate is None else self.config.final_learning_rate
+        return start + (final - start) * ((self.steps - 1) / self.total_updates).clamp(0, 1)
+
+    def step(self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """p <- p - lr m_hat / (sqrt(v_hat) + epsilon), in place, for every named parameter."""
+        first, second = self.config.first_decay, self.config.second_decay
+        self.steps.add_(1)
+        rate = self.learning_rate() / (1 - first**self.steps)
+        correction = (1 - second**self.steps).sqrt()
+        for (name, parameter), mean, square in zip(parameters.items(), self.means, self.squares, strict=True):
+            gradient = gradients[name]
+            mean.lerp_(gradient, 1 - first)
+            square.lerp_(gradient.square(), 1 - second)
+            parameter.sub_(rate * mean / (square.sqrt() / correction + self.config.epsilon))

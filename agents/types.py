@@ -1,0 +1,67 @@
+"""The words that every part of the suite shares: what an environment offers, one step of it, and one batch of replay."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Metrics = dict[str, Tensor]
+"""What an update reports: name to scalar tensor. Reading one with `.item()` synchronises, so the loop does it only at logging time."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an agent must know of an environment. Observations are flat float32 vectors, actions lie in [-1, 1]."""
+
+    obs_size: int
+    """Length of the flat observation vector."""
+    action_size: int
+    """Length of the action vector; every component lies in [-1, 1] (the environment rescales to its own bounds)."""
+    horizon: int | None = None
+    """Decisions after which an episode is truncated; None if there is no time limit."""
+    can_terminate: bool = True
+    """Whether the task has terminal states. False for dm-control, whose episodes only run out of time."""
+
+
+class Step(NamedTuple):
+    """One step of `num_envs` worlds. All tensors live on the environment's device."""
+
+    obs: Tensor
+    """[num_envs, obs_size] float32: the observation to act on next."""
+    next_obs: Tensor
+    """[num_envs, obs_size] float32: the true successor to bootstrap from. Differs from `obs` only where an episode ended
+    and the world was reset within the same call."""
+    reward: Tensor
+    """[num_envs] float32."""
+    terminated: Tensor
+    """[num_envs] bool: a terminal state was reached; its value is zero."""
+    truncated: Tensor
+    """[num_envs] bool: the episode was cut (time limit); its value is bootstrapped."""
+    valid: Tensor
+    """[num_envs] bool: False where this call only reset the world (Gymnasium's NEXT_STEP autoreset): the action was not
+    used, the reward is zero, and the row is no transition."""
+    info: dict[str, Any]
+    """Whatever else the environment reports."""
+
+
+class Batch(NamedTuple):
+    """Transitions drawn from replay, each field with leading size [batch]."""
+
+    obs: Tensor
+    """[batch, obs_size] raw observations."""
+    action: Tensor
+    """[batch, action_size] in [-1, 1]."""
+    reward: Tensor
+    """[batch] raw rewards, summed with discounts over the n-step window."""
+    next_obs: Tensor
+    """[batch, obs_size] raw observation to bootstrap from."""
+    discount: Tensor
+    """[batch] gamma^k (1 - terminated) for the k steps the window really spans: time limits bootstrap, terminations do not."""
+    weight: Tensor
+    """[batch] weight of each row in the regression; one for uniform sampling."""
+    index: Tensor
+    """[batch] int64 flat address `time * num_envs + env` of each row in its buffer."""
+    next_action: Tensor | None = None
+    """[batch, action_size] action stored in the following row; filled only when an agent asks for it."""
+    goal_return: Tensor | None = None
+    """[batch] discounted return from this row to the end of its trajectory; filled only when an agent asks for it."""

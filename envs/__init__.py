@@ -1,0 +1,109 @@
+"""Worlds to train in: `make` builds any of them under one contract, `VectorEnv`."""
+
+import difflib
+
+import torch
+
+from steelyard.envs.contract import check_contract
+from steelyard.envs.gl import choose_backend
+from steelyard.envs.vector import EnvError, VectorEnv
+
+__all__ = ["EnvError", "VectorEnv", "check_contract", "known_tasks", "make"]
+
+VECTORIZATIONS = ("sync", "async", "batch")
+
+choose_backend()  # before any adapter imports MuJoCo
+
+
+def make(
+    task: str,
+    num_envs: int,
+    *,
+    action_repeat: int = 1,
+    vectorization: str = "sync",
+    device: torch.device | str = "cpu",
+    render_size: int | None = None,
+) -> VectorEnv:
+    """`num_envs` worlds of `task`.
+
+    `task`: a Gymnasium id ("HalfCheetah-v5", or "module:id" to import the module that registers it), a dm-control
+    "domain-task" ("walker-run", "ball_in_cup-catch"), or a probe ("probe-constant").
+    `action_repeat`: environment steps per decision; rewards are summed, and a repetition stops where its episode ends.
+    `vectorization`: "sync" steps the worlds one after the other, "async" steps Gymnasium's in processes of their own,
+    "batch" steps many worlds on threads (Gymnasium's five locomotion tasks).
+    `device`: where observations and rewards go. `render_size`: height and width of pictures in pixels; None: the world's own.
+
+    Raises `EnvError` for an unknown task, with suggestions, and for a combination that does not exist.
+    """
+    if num_envs < 1 or action_repeat < 1 or (render_size is not None and render_size < 1):
+        raise EnvError(f"{task}: num_envs, action_repeat and render_size must be at least 1.")
+    if vectorization not in VECTORIZATIONS:
+        raise EnvError(f"{task}: vectorization {vectorization!r} is unknown; choose one of {', '.join(VECTORIZATIONS)}.")
+    if task.startswith("probe-"):
+        return _make_probe(task, num_envs, action_repeat, vectorization, device)
+    # Adapters are imported when they are needed: dm-control alone takes a second.
+    if _is_gymnasium(task):
+        return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size)
+    from steelyard.envs.dmc_envs import DmcEnv, canonical_name
+
+    if canonical_name(task) is None:
+        raise EnvError(f"there is no task {task!r}; {_suggestion(task)}")
+    if vectorization != "sync":
+        raise EnvError(f"{task}: dm-control's worlds have no {vectorization!r} vectorization; use vectorization='sync'.")
+    return DmcEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size)
+
+
+def known_tasks() -> list[str]:
+    """Every task id that `make` takes, sorted, but for those that only a user's module registers.
+
+    Gymnasium's ids are listed as they are registered; those with discrete actions are refused when they are made.
+    """
+    import gymnasium as gym
+
+    from steelyard.envs.dmc_envs import TASKS
+    from steelyard.envs.probes import PROBES
+
+    # Versions that moved to other packages are registered with a function that says so in place of a class.
+    present = [task for task, spec in gym.registry.items() if isinstance(spec.entry_point, (str, type))]
+    return sorted([*present, *TASKS, *PROBES])
+
+
+def _is_gymnasium(task: str) -> bool:
+    import gymnasium as gym
+
+    return ":" in task or task in gym.registry
+
+
+def _make_gymnasium(
+    task: str, num_envs: int, action_repeat: int, vectorization: str, device: torch.device | str, render_size: int | None
+) -> VectorEnv:
+    if vectorization == "batch":
+        from steelyard.envs.batch_envs import BatchEnv
+        from steelyard.envs.tasks import TASKS
+
+        if task not in TASKS:
+            raise EnvError(f"{task} has no batch form; use vectorization='sync', or one of {', '.join(TASKS)}.")
+        return BatchEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size)
+    from steelyard.envs.gym_envs import GymEnv
+
+    asynchronous = vectorization == "async"
+    return GymEnv(task, num_envs, action_repeat=action_repeat, asynchronous=asynchronous, device=device, render_size=render_size)
+
+
+def _make_probe(task: str, num_envs: int, action_repeat: int, vectorization: str, device: torch.device | str) -> VectorEnv:
+    from steelyard.envs.probes import PROBES
+
+    if task not in PROBES:
+        raise EnvError(f"there is no task {task!r}; the probes are {', '.join(PROBES)}.")
+    if action_repeat != 1 or vectorization != "sync":
+        raise EnvError(f"{task}: probe worlds are batched already; use action_repeat=1 and vectorization='sync'.")
+    return PROBES[task](num_envs, device=device)
+
+
+def _suggestion(task: str) -> str:
+    known = known_tasks()
+    folded = {name.lower(): name for name in known}
+    close = [folded[name] for name in difflib.get_close_matches(task.lower().replace("_", "-"), folded, n=3, cutoff=0.6)]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return "name a Gymnasium id (HalfCheetah-v5), a dm-control task (walker-run) or module:id for your own."

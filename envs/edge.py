@@ -1,0 +1,65 @@
+"""The edge between numpy worlds and torch trainers: what goes in is checked and rescaled, what comes out is checked and cast."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+from steelyard.envs.vector import EnvError
+
+
+class ActionBounds:
+    """The affine map from [-1, 1] to a world's own bounds; components with an infinite bound pass through unchanged."""
+
+    def __init__(self, low: NDArray[np.floating], high: NDArray[np.floating], dtype: DTypeLike):
+        """`low` and `high`: [action_size]. `dtype`: of the actions handed to the world."""
+        low, high = low.astype(np.float64), high.astype(np.float64)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        # Subtracted only where both are finite: inf - inf warns.
+        self._centre = np.add(low, high, out=np.zeros_like(low), where=bounded) / 2
+        self._half = np.where(bounded, np.subtract(high, low, out=np.zeros_like(low), where=bounded) / 2, 1.0)
+        self._low, self._high, self._dtype = low, high, np.dtype(dtype)
+        self._identity = bool(np.all(self._centre == 0) and np.all(self._half == 1) and np.all(low <= -1) and np.all(high >= 1))
+
+    def to_world(self, action: NDArray[np.floating]) -> NDArray[Any]:
+        """Actions [num_envs, action_size] in [-1, 1] in the world's units, never outside its bounds through rounding."""
+        if self._identity:
+            return action.astype(self._dtype)
+        return np.clip(self._centre + self._half * action, self._low, self._high).astype(self._dtype)
+
+
+def check_actions(task: str, action: Tensor, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """`action` as a float32 array. Raises `EnvError` if it is not `shape` or if a component lies outside [-1, 1]."""
+    if action.shape != shape:
+        raise EnvError(f"{task}: actions of shape {tuple(action.shape)} were given where (worlds, components) is {shape}.")
+    array = action.detach().to("cpu", torch.float32).numpy()
+    inside = np.abs(array) <= 1.0  # False for NaN too
+    if not inside.all():
+        world, component = (int(i) for i in np.argwhere(~inside)[0])
+        raise EnvError(
+            f"{task}: component {component} of the action for world {world} is {array[world, component]}, "
+            "outside [-1, 1]; squash or clamp the policy's output."
+        )
+    return array
+
+
+def check_finite(task: str, field: str, array: NDArray[np.floating]) -> None:
+    """Raises `EnvError` naming the first world where `array` [num_envs] or [num_envs, size] is NaN or infinite."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        place = field if len(index) == 1 else f"{field}[{index[1]}]"
+        raise EnvError(
+            f"{task}: world {index[0]} returned {array[index]} as its {place}; find what makes it diverge "
+            "(often large actions or too long a time step) or leave this task out."
+        )
+
+
+def to_float32(task: str, field: str, array: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A float32 copy of what the worlds returned. Raises `EnvError` if it holds NaN or infinity."""
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinity, and that is reported
+        copy = np.array(array, dtype=np.float32)
+    check_finite(task, field, copy)
+    return copy

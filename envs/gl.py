@@ -1,0 +1,80 @@
+"""Choosing the OpenGL library that MuJoCo renders with, before MuJoCo is imported."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from steelyard.envs.vector import EnvError
+
+EGL_PLATFORM_DEVICE_EXT = 0x313F
+"""Enumerant of the extension EGL_EXT_platform_device."""
+
+
+def choose_backend() -> None:
+    """Set `MUJOCO_GL` to the first of egl, osmesa, glfw that can work here, else to `disabled`; a user's own setting stands.
+
+    MuJoCo and dm-control read the variable when they are imported, and left alone they try glfw, which warns without a display.
+    """
+    if sys.platform != "linux" or "MUJOCO_GL" in os.environ:
+        return
+    if _egl_works():
+        os.environ["MUJOCO_GL"] = "egl"
+    elif _loads("libOSMesa.so.8") or _loads("libOSMesa.so.6") or _loads("libOSMesa.so"):
+        os.environ["MUJOCO_GL"] = "osmesa"
+    else:
+        os.environ["MUJOCO_GL"] = "glfw" if "DISPLAY" in os.environ else "disabled"
+
+
+@contextmanager
+def rendering(task: str) -> Iterator[None]:
+    """Turn the failures of a missing OpenGL library into one sentence.
+
+    Raises `EnvError` at once where `choose_backend` found no library, and in place of the errors that PyOpenGL, MuJoCo and
+    dm-control raise when the library that `MUJOCO_GL` names does not load.
+    """
+    sentence = (
+        f"{task}: no picture can be rendered without an OpenGL library; install libegl1 (or libosmesa6) and leave "
+        f"MUJOCO_GL unset (it is {os.environ.get('MUJOCO_GL', 'unset')!r})."
+    )
+    if os.environ.get("MUJOCO_GL", "").lower() in ("disabled", "disable", "off", "0", "false", "no"):
+        raise EnvError(sentence)
+    try:
+        yield
+    except (ImportError, AttributeError, RuntimeError) as error:
+        if any(word in str(error).lower() for word in ("opengl", "egl", "osmesa", "glfw", "gladload", "mujoco_gl", "glgeterror")):
+            raise EnvError(sentence) from error
+        raise
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _egl_works() -> bool:
+    """Whether an EGL device can be initialised: libEGL may be there without any driver behind it."""
+    if not _loads("libEGL.so.1"):
+        return False
+    library = ctypes.CDLL("libEGL.so.1")
+    library.eglGetProcAddress.restype = ctypes.c_void_p
+    query_address = library.eglGetProcAddress(b"eglQueryDevicesEXT")
+    display_address = library.eglGetProcAddress(b"eglGetPlatformDisplayEXT")
+    if not query_address or not display_address:
+        return False
+    query: Callable[..., int] = ctypes.CFUNCTYPE(
+        ctypes.c_uint, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int)
+    )(query_address)
+    open_display: Callable[..., int | None] = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p)(
+        display_address
+    )
+    devices, count = (ctypes.c_void_p * 16)(), ctypes.c_int(0)
+    if not query(16, devices, ctypes.byref(count)):
+        return False
+    library.eglInitialize.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    displays = (open_display(EGL_PLATFORM_DEVICE_EXT, device, None) for device in devices[: count.value])
+    return any(display and library.eglInitialize(display, None, None) for display in displays)

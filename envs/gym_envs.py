@@ -1,0 +1,254 @@
+"""Worlds of Gymnasium: any registered id with continuous actions, stepped one after the other or in other processes."""
+
+import functools
+import importlib
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steelyard.agents.types import Spec, Step
+from steelyard.envs.edge import ActionBounds, check_actions, to_float32
+from steelyard.envs.gl import rendering
+from steelyard.envs.simulator import quiet_loading
+from steelyard.envs.snapshot import WorldSnapshot
+from steelyard.envs.vector import EnvError
+
+NEVER_TERMINATE = ("HalfCheetah", "HumanoidStandup", "Pendulum", "Pusher", "Reacher", "Swimmer")
+"""Gymnasium's continuous tasks that have no terminal states; every other id is taken to have some."""
+
+
+class GymEnv:
+    """`num_envs` worlds of one Gymnasium id under the contract of `VectorEnv`.
+
+    A world that ended is reset by the next call (Gymnasium's NEXT_STEP autoreset), which is reported with `valid=False`.
+    Observations of any other space than a vector of floats are flattened by Gymnasium's `FlattenObservation`.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        num_envs: int,
+        *,
+        action_repeat: int = 1,
+        asynchronous: bool = False,
+        device: torch.device | str = "cpu",
+        render_size: int | None = None,
+    ):
+        """`task` is a registered id or `module:id`. `asynchronous` runs each world in a process of its own.
+
+        `render_size` is the height and width of pictures in pixels; None keeps the world's own. Raises `EnvError` if the
+        task is not known or its actions are not a box of real numbers.
+        """
+        self.num_envs, self.device = num_envs, torch.device(device)
+        self._task, self._render_size = task, render_size
+        makers = [functools.partial(_make_world, task, index, action_repeat, render_size) for index in range(num_envs)]
+        with _quiet():
+            kind = AsyncVectorEnv if asynchronous else SyncVectorEnv
+            self._vector = kind(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+        self._ended = np.zeros(num_envs, dtype=np.bool_)
+        actions, observations = self._vector.single_action_space, self._vector.single_observation_space
+        assert isinstance(actions, gym.spaces.Box)  # _make_world saw to it
+        assert isinstance(observations, gym.spaces.Box)
+        self._action_shape = actions.shape
+        self._bounds = ActionBounds(actions.low.ravel(), actions.high.ravel(), actions.dtype)
+        limit = gym.spec(_registered(task)).max_episode_steps
+        self.spec = Spec(
+            obs_size=observations.shape[0],
+            action_size=math.prod(actions.shape),
+            horizon=None if limit is None else math.ceil(limit / action_repeat),
+            can_terminate=not task.split(":")[-1].startswith(NEVER_TERMINATE),
+        )
+        self._snapshot = WorldSnapshot(self._vector.envs[0]) if isinstance(self._vector, SyncVectorEnv) else None
+
+    def reset(self, seed: int | None = None) -> Tensor:
+        """Start a new episode in every world; world i gets `seed + i`. Returns [num_envs, obs_size] float32."""
+        with self._alive():
+            obs, _ = self._vector.reset(seed=seed)
+        self._ended = np.zeros(self.num_envs, dtype=np.bool_)
+        return self._tensor(to_float32(self._task, "observation", obs))
+
+    def step(self, action: Tensor) -> Step:
+        """Apply actions [num_envs, action_size] in [-1, 1], rescaled to the bounds of the action space."""
+        array = check_actions(self._task, action, (self.num_envs, self.spec.action_size))
+        valid = ~self._ended
+        with self._alive():
+            scaled = self._bounds.to_world(array).reshape(self.num_envs, *self._action_shape)
+            observed, reward, terminated, truncated, info = self._vector.step(scaled)
+        self._ended = terminated | truncated
+        obs = self._tensor(to_float32(self._task, "observation", observed))
+        return Step(
+            obs=obs,
+            next_obs=obs,
+            reward=self._tensor(to_float32(self._task, "reward", reward)),
+            terminated=self._tensor(terminated),
+            truncated=self._tensor(truncated),
+            valid=self._tensor(valid),
+            info=info,
+        )
+
+    def render(self) -> NDArray[np.uint8]:
+        """An RGB picture [height, width, 3] uint8 of world 0. Raises `EnvError` if the world cannot draw one."""
+        try:
+            with rendering(self._task), self._alive():
+                frames = self._vector.envs[0].render() if isinstance(self._vector, SyncVectorEnv) else self._vector.call("render")
+        except gym.error.DependencyNotInstalled as error:
+            raise EnvError(f"{self._task}: no picture can be rendered: {_one_line(error)}") from error
+        frame = frames[0] if isinstance(frames, tuple) else frames
+        if not isinstance(frame, np.ndarray):
+            raise EnvError(f"{self._task}: its worlds offer no render mode 'rgb_array', so there is no picture to take.")
+        return _resized(frame, self._render_size)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """All that determines the future of the worlds; None for worlds in other processes or with state out of sight."""
+        if self._snapshot is None or isinstance(self._vector, AsyncVectorEnv):
+            return None
+        worlds = [self._snapshot.save(world) for world in self._vector.envs]
+        if any(world is None for world in worlds):
+            return None
+        return {"worlds": worlds, "ended": torch.from_numpy(self._ended.copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken. Raises `EnvError` if these are not the worlds it was taken of."""
+        if self._snapshot is None or isinstance(self._vector, AsyncVectorEnv) or len(state["worlds"]) != self.num_envs:
+            raise EnvError(
+                f"{self._task}: a state of {len(state['worlds'])} worlds in one process was saved; make the environment "
+                "with that number of worlds and vectorization='sync', or start the run afresh with --fresh."
+            )
+        self.reset()  # worlds may build parts of themselves in their first reset
+        for world, saved in zip(self._vector.envs, state["worlds"], strict=True):
+            self._snapshot.load(world, saved)
+        self._ended = state["ended"].numpy().copy()
+        self._vector._autoreset_envs = self._ended.copy()  # Gymnasium offers no public way to say which worlds have ended
+
+    def close(self) -> None:
+        """Release the worlds and end their processes."""
+        if isinstance(self._vector, AsyncVectorEnv):
+            with _quiet():  # it may wait for a process that died
+                self._vector.close(terminate=True)
+        else:
+            self._vector.close()
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        """`array` on the device. Gymnasium writes rewards and flags into fresh arrays, and observations were copied."""
+        return torch.from_numpy(array).to(self.device)
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Name the world whose process has died."""
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            processes = self._vector.processes if isinstance(self._vector, AsyncVectorEnv) else []
+            for process in processes:
+                process.join(timeout=0.2)  # the pipe closes a moment before the exit code is there
+            dead = [f"{index} (exit code {p.exitcode})" for index, p in enumerate(processes) if not p.is_alive()]
+            raise EnvError(
+                f"{self._task}: the process of world {', '.join(dead) or 'unknown'} died; "
+                "look for its message above, check the memory left, and start the run again."
+            ) from error
+
+
+class World(gym.Wrapper):
+    """One world: an action is repeated, the rewards are summed, and observations must have the declared shape."""
+
+    def __init__(self, env: gym.Env, task: str, index: int, action_repeat: int):
+        super().__init__(env)
+        self._task, self._index, self._action_repeat = task, index, action_repeat
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As Gymnasium's."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._checked(obs), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As Gymnasium's; the repetition stops where the episode ends."""
+        obs, total, terminated, truncated, info = self.env.step(action)
+        for _ in range(self._action_repeat - 1):
+            if terminated or truncated:
+                break
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total = float(total) + float(reward)
+        return self._checked(obs), float(total), bool(terminated), bool(truncated), info
+
+    def _checked(self, obs: Any) -> Any:
+        if np.shape(obs) != self.observation_space.shape:
+            raise EnvError(
+                f"{self._task}: world {self._index} returned an observation of shape {np.shape(obs)} where its "
+                f"observation_space declares {self.observation_space.shape}; correct the one or the other."
+            )
+        return obs
+
+
+def _make_world(task: str, index: int, action_repeat: int, render_size: int | None) -> World:
+    """One world with flat observations. Runs in the worker process if there is one."""
+    with _quiet():
+        try:
+            env = gym.make(_registered(task), disable_env_checker=True, **_render_options(task, render_size))
+        except (gym.error.Error, ImportError) as error:
+            raise EnvError(f"{task}: Gymnasium cannot make this task: {_one_line(error)}") from error
+        actions, observations = env.action_space, env.observation_space
+        if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
+            raise EnvError(
+                f"{task}: its action space is {actions}; continuous control is what is supported now, "
+                "so choose a task whose action space is a Box of floats."
+            )
+        flat = isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1
+        if not flat:
+            env = gym.wrappers.FlattenObservation(env)
+        if not isinstance(env.observation_space, gym.spaces.Box):
+            raise EnvError(
+                f"{task}: observations of {observations} have no fixed size and cannot be flattened into a vector; "
+                "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
+            )
+        return World(env, task, index, action_repeat)
+
+
+def _registered(task: str) -> str:
+    """The id of `task` after the module before its colon, which registers it, was imported."""
+    module, _, name = task.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    return name
+
+
+def _render_options(task: str, render_size: int | None) -> dict[str, Any]:
+    """What to ask of `gym.make` so that a picture can be taken later; it costs nothing until then."""
+    entry_point = gym.spec(_registered(task)).entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    if "rgb_array" not in getattr(creator, "metadata", {}).get("render_modes", []):
+        return {}
+    lineage = creator.__mro__ if isinstance(creator, type) else ()
+    if render_size is not None and any(base.__module__.startswith("gymnasium.envs.mujoco") for base in lineage):
+        return {"render_mode": "rgb_array", "width": render_size, "height": render_size}
+    return {"render_mode": "rgb_array"}
+
+
+def _resized(frame: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
+    """`frame` at `size` x `size` pixels by nearest neighbours, for worlds that choose their own picture's size."""
+    if size is None or frame.shape[:2] == (size, size):
+        return frame
+    rows, columns = (np.arange(size) * length // size for length in frame.shape[:2])
+    return frame[rows][:, columns]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") + "."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Gymnasium's remarks on old versions, the precision of boxes and early closing; other warnings are shown."""
+    with warnings.catch_warnings(), quiet_loading():
+        for remark in ("precision lowered", "is out of date", "Calling `close` while waiting"):
+            warnings.filterwarnings("ignore", message=f".*{remark}")
+        yield

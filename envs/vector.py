@@ -1,0 +1,48 @@
+"""The contract between worlds and trainers: a `VectorEnv` and the error that says how it was broken."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from steelyard.agents.types import Spec, Step
+
+
+class EnvError(RuntimeError):
+    """A world broke its contract: unknown task, wrong shapes, NaN, or an action out of bounds. One sentence with the remedy."""
+
+
+@runtime_checkable
+class VectorEnv(Protocol):
+    """Several worlds stepped together; tensors live on `device`."""
+
+    num_envs: int
+    device: torch.device
+    spec: Spec
+
+    def reset(self, seed: int | None = None) -> Tensor:
+        """Start a new episode in every world and return observations [num_envs, obs_size] float32. World i gets `seed + i`."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Apply actions [num_envs, action_size] in [-1, 1].
+
+        Raises `EnvError` if one is out of bounds, or if a world returns NaN or an infinite number.
+        """
+        ...
+
+    def render(self) -> Any:
+        """An RGB picture [height, width, 3] uint8 of world 0."""
+        ...
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Everything that determines the worlds' future, as tensors and plain data; None if the worlds cannot be saved."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        ...
+
+    def close(self) -> None:
+        """Release the worlds."""
+        ...

@@ -1,0 +1,227 @@
+"""Measure the suite's speed on this machine, and its peers' beside it."""
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.plan import PEERS, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan
+from benchmarks.window import BenchmarkError, Worker
+from steelyard.agents.agent import has_native_bf16
+from steelyard.trainers.errors import run_script
+from steelyard.trainers.provenance import describe
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure the suite's speed on this machine, and its peers' beside it.
+
+    Every measurement is a process of its own; those of a table are measured in turn, in short windows, several times around.
+    """
+
+    tables: tuple[TableName, ...] = tuple(TITLES)
+    """What to measure."""
+    seconds: float = 3.0
+    """Length of a window."""
+    rounds: int = 5
+    """Windows of each measurement; the median is reported, with the lowest and the highest."""
+    peers: bool = False
+    """Measure Stable-Baselines3 and SBX too, where they are installed."""
+    peer_python: str = sys.executable
+    """Interpreter that has the peers, so that they need not be installed beside the suite."""
+    neighbour: bool = False
+    """Keep one core busy with another process meanwhile."""
+    json: bool = False
+    """Print JSON instead of tables."""
+    debug: bool = False
+    """Finish in seconds: short windows, nothing compiled, one thread. The numbers mean nothing."""
+
+
+@dataclass
+class Result:
+    """A row and what its windows gave."""
+
+    row: Row
+    windows: list[float] = field(default_factory=list)
+    problem: str | None = None
+
+    @property
+    def median(self) -> float:
+        """Work per second."""
+        return statistics.median(self.windows)
+
+
+def measure(rows: list[Row], options: Bench, console: Console) -> list[Result]:
+    """The rows of one table, measured in turn, several times around."""
+    results, workers = [Result(row) for row in rows], dict[int, Worker]()
+    try:
+        with console.status("") as status:
+            for number, result in enumerate(results):
+                row = result.row
+                status.update(f"{row.table}: preparing {row.label} ({number + 1} of {len(rows)})")
+                ours = row.library == "steelyard"
+                python, module = (sys.executable, "benchmarks.ours") if ours else (options.peer_python, "benchmarks.peers")
+                try:
+                    workers[number] = Worker(python, module, row.options, row.threads)
+                except BenchmarkError as error:
+                    result.problem = str(error)
+            for turn in range(options.rounds):
+                for number, worker in workers.items():
+                    status.update(f"{rows[number].table}: round {turn + 1} of {options.rounds}, {rows[number].label}")
+                    results[number].windows.append(worker.measure(options.seconds))
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results
+
+
+def ratios(result: Result, results: list[Result]) -> dict[str, float]:
+    """How many times the best of each peer a row of the suite's is."""
+    if result.row.library != "steelyard" or not result.windows:
+        return {}
+    best: dict[Library, float | None] = {
+        library: max((r.median for r in results if r.row.library == library and r.windows), default=None) for library in PEERS
+    }
+    if result.row.table == "simba":
+        yardstick, released = best["sb3"], RELEASED_SIMBA_V2[result.row.options["critics"]]
+        return {"released JAX code": result.median / (released * yardstick)} if yardstick else {}
+    return {PEERS[library][0]: result.median / rate for library, rate in best.items() if rate}
+
+
+def draw(name: TableName, results: list[Result], console: Console) -> None:
+    """One table."""
+    title, unit = TITLES[name]
+    columns = list(dict.fromkeys(peer for result in results for peer in ratios(result, results)))
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for heading in ("", "", "threads", unit, "lowest to highest", *(f"x {peer}" for peer in columns)):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for result in results:
+        row = result.row
+        names = (PEERS[row.library][0] if row.library != "steelyard" else "Steelyard", row.label, str(row.threads))
+        if result.problem:
+            table.add_row(*names, "failed", result.problem)
+            continue
+        share = ratios(result, results)
+        spread = f"{min(result.windows):,.0f} to {max(result.windows):,.0f}"
+        rate = f"{result.median:,.0f}" if result.median >= 100 else f"{result.median:.1f}"
+        table.add_row(*names, rate, spread, *(f"{share[peer]:.1f}" if peer in share else "" for peer in columns))
+    if "released JAX code" in columns:
+        table.caption = (
+            "Released JAX code of SimbaV2: measured once beside Stable-Baselines3 and taken in its units (scripts/README.md)."
+        )
+    console.print(table)
+
+
+def plain(name: TableName, results: list[Result]) -> dict[str, Any]:
+    """One table as plain data."""
+    rows = [
+        {
+            "library": result.row.library,
+            "label": result.row.label,
+            "threads": result.row.threads,
+            "per_second": result.median if result.windows else None,
+            "windows": result.windows,
+            "ratios": ratios(result, results),
+            "problem": result.problem,
+        }
+        for result in results
+    ]
+    return {"name": name, "title": TITLES[name][0], "unit": TITLES[name][1], "rows": rows}
+
+
+def installed(python: str) -> dict[str, str | None]:
+    """Versions of the peers' distributions in an interpreter; None where one is missing."""
+    names = [distribution for _, distribution in PEERS.values()]
+    code = (
+        "import importlib.metadata as m, json, sys\n"
+        "print(json.dumps({n: next((d.version for d in m.distributions(name=n)), None) for n in sys.argv[1:]}))"
+    )
+    return json.loads(subprocess.run([python, "-c", code, *names], check=True, capture_output=True, text=True).stdout)
+
+
+@contextlib.contextmanager
+def busy_neighbour(wanted: bool) -> Iterator[None]:
+    """A process that keeps one core busy, if wanted."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if wanted else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+def processor() -> str:
+    """Name of the CPU."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
+
+
+def bench(options: Bench) -> None:
+    """Measure and print."""
+    console, progress = Console(), Console(stderr=True)
+    notes = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = (1, cores) if cores > 1 and not options.debug else (1,)
+    native = has_native_bf16(torch.device("cpu"))
+    if not native:
+        notes.append(
+            "bf16 on the CPU is left out: this one emulates its matrix products, very slowly, for want of AVX512_BF16 or AMX."
+        )
+    versions = installed(options.peer_python) if options.peers else {}
+    peers: list[Library] = []
+    for library, (title, distribution) in PEERS.items():
+        if versions.get(distribution):
+            peers.append(library)
+        elif options.peers:
+            notes.append(
+                f"{title} is not installed in {options.peer_python}: {options.peer_python} -m pip install {distribution}"
+            )
+    rows = plan(threads, ("fp32", "bf16") if native else ("fp32",), torch.cuda.is_available(), tuple(peers))
+    if options.debug:
+        options = Bench(options.tables, 0.05, 1, options.peers, options.peer_python, options.neighbour, options.json, debug=True)
+        rows = [row for row in rows if not row.options.get("compile")]
+    machine = {"processor": processor(), "cores": cores, "busy_neighbour": options.neighbour} | describe()
+    header = (
+        f"{machine['processor']}, {cores} cores, torch {torch.__version__}"
+        + ", one core kept busy by another process" * options.neighbour
+    )
+    done = []
+    if not options.json:
+        console.print(header)
+    with busy_neighbour(options.neighbour):
+        for name in options.tables:
+            results = measure([row for row in rows if row.table == name], options, progress)
+            done.append(plain(name, results))
+            if not options.json:
+                draw(name, results, console)
+    if options.json:
+        print(json.dumps({"machine": machine, "peers": versions, "notes": notes, "tables": done}, indent=2))
+    else:
+        for note in notes:
+            console.print(note)
+
+
+def main() -> None:
+    """Reads the command line."""
+    bench(tyro.cli(Bench))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,122 @@
+"""Measurements of the suite itself."""
+
+import dataclasses
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Literal
+
+import torch
+
+from benchmarks.window import Subject, repeat, serve
+from steelyard.agents.agent import Execution
+from steelyard.agents.types import Spec, Step
+from steelyard.envs import make
+from steelyard.trainers.buffer import Placement, ReplayBuffer
+from steelyard.trainers.learner import Learner
+from steelyard.trainers.online import Online
+from steelyard.trainers.presets import MUJOCO
+from steelyard.trainers.samplers import Uniform
+from steelyard.trainers.threads import use
+
+SPEC = Spec(obs_size=17, action_size=6, horizon=1000)
+BATCH, ROWS, MILLION = 256, 100_000, 1_000_000
+UPDATES_PER_CALL = {"cpu": 1, "cuda": 16}
+"""On a GPU several updates are one launch, as in training at replay ratios above one."""
+
+
+def build(kind: str, threads: int, **options: Any) -> Subject:
+    """The subject of one row of a table (`benchmarks.plan`)."""
+    use(threads)
+    subjects = {
+        "updates": updates,
+        "end_to_end": end_to_end,
+        "stepping": stepping,
+        "replay_add": replay_add,
+        "replay_sample": replay_sample,
+    }
+    return subjects[kind](**options)
+
+
+def random_step(num_envs: int) -> Step:
+    """A step of worlds that go on."""
+    obs, never = torch.randn(num_envs, SPEC.obs_size), torch.zeros(num_envs, dtype=torch.bool)
+    return Step(obs, obs, torch.randn(num_envs), never, never, ~never, {})
+
+
+def filled(rows: int, num_envs: int = 1, device: str = "cpu") -> ReplayBuffer:
+    """A replay buffer full of random transitions."""
+    placement: Placement = "host" if device == "cpu" else "device"
+    buffer = ReplayBuffer(SPEC, rows, num_envs, placement=placement, device=device)
+    buffer.data.normal_()
+    buffer.data[..., -3:-1], buffer.data[..., -1] = 0, 1
+    buffer.cursors.fill_(buffer.rows - 1)
+    return buffer
+
+
+def updates(preset: str, critics: int, compile: bool, precision: Literal["fp32", "bf16"], device: str = "cpu") -> Subject:
+    """One update after another, sampling included, as in training."""
+    config = dataclasses.replace(MUJOCO[preset].agent, critics=critics, batch_size=BATCH)
+    execution = Execution(precision=precision, compile=compile)
+    agent = config.build(SPEC, num_envs=1, total_updates=MILLION, seed=0, device=device, execution=execution)
+    sampler = Uniform().build(filled(ROWS, device=device), BATCH, config.n_step, agent.gamma, seed=0)
+    learner, count = Learner(agent, sampler, Path(mkdtemp())), UPDATES_PER_CALL[device]
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for _ in range(5):
+        learner.update(count)
+    wait()
+    return repeat(lambda: learner.update(count), count, wait)
+
+
+def end_to_end(compile: bool, precision: Literal["fp32", "bf16"]) -> Subject:
+    """Steps of the training loop: act, step, store, update; without evaluation and checkpoints."""
+    run = dataclasses.replace(
+        MUJOCO["sac"],
+        random_steps=300,
+        evaluation_episodes=1,
+        threads=torch.get_num_threads(),
+        device="cpu",
+        execution=Execution(precision=precision, compile=compile),
+        log_to=(),
+    )
+    online = Online(run, Path(mkdtemp()))
+
+    def step() -> None:
+        online.step()
+        online.progress.update(online.env_steps, online.agent.update_count)
+        if online.clocks["log"](online.env_steps):
+            online.log()
+
+    while online.agent.update_count < 5:
+        step()
+    return repeat(step)
+
+
+def stepping(vectorization: str, num_envs: int) -> Subject:
+    """Random actions in HalfCheetah-v5, resets included."""
+    env = make("HalfCheetah-v5", num_envs, vectorization=vectorization)
+    env.reset(0)
+    actions = torch.rand(1000, num_envs, env.spec.action_size) * 2 - 1
+    state = {"steps": 0}
+
+    def step() -> None:
+        env.step(actions[state["steps"] % 1000])
+        state["steps"] += 1
+
+    return repeat(step, num_envs)
+
+
+def replay_add(num_envs: int) -> Subject:
+    """Transitions written, one time step of all worlds per call."""
+    buffer, step = ReplayBuffer(SPEC, MILLION, num_envs), random_step(num_envs)
+    action = torch.rand(num_envs, SPEC.action_size) * 2 - 1
+    return repeat(lambda: buffer.add(step.obs, action, step), num_envs)
+
+
+def replay_sample() -> Subject:
+    """Transitions drawn uniformly and gathered, without compilation."""
+    sampler = Uniform().build(filled(MILLION), BATCH, 1, 0.99, seed=0)
+    return repeat(sampler.sample, BATCH)
+
+
+if __name__ == "__main__":
+    serve(build)

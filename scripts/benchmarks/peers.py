@@ -1,0 +1,91 @@
+"""Measurements of Stable-Baselines3 and SBX at the same sizes. Imports nothing of the suite, so any interpreter can run it."""
+
+# pyright: reportMissingImports=false
+# The peers are an extra, or lie in another environment.
+
+import os
+import time
+from typing import Any
+
+from benchmarks.window import Subject, repeat, serve
+
+ROWS = 100_000
+
+
+def build(kind: str, library: str, threads: int, obs_size: int = 17, action_size: int = 6, batch_size: int = 256) -> Subject:
+    """Soft actor-critic of `library` ("sb3" or "sbx"): `updates` on a filled replay buffer, or `end_to_end` on HalfCheetah-v5."""
+    subjects = {"updates": updates, "end_to_end": end_to_end}
+    return subjects[kind](algorithm(library, threads), obs_size, action_size, batch_size)
+
+
+def algorithm(library: str, threads: int) -> Any:
+    """The class SAC of a library."""
+    if library == "sb3":
+        from stable_baselines3 import SAC
+
+        return SAC
+    import jax
+    from sbx import SAC
+
+    if hasattr(os, "sched_setaffinity"):
+        # JAX has no option for its number of threads: it counts the cores that it may use as it starts. Then it may use all.
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(cores)[:threads])
+        jax.numpy.zeros(()).block_until_ready()
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), cores)
+    return SAC
+
+
+def updates(sac: Any, obs_size: int, action_size: int, batch_size: int) -> Subject:
+    """One `train` call of one gradient step after another, sampling included."""
+    import gymnasium
+    import numpy as np
+    from stable_baselines3.common.logger import Logger
+
+    class Spaces(gymnasium.Env):
+        """Only its spaces matter."""
+
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (obs_size,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (action_size,), np.float32)
+
+    model = sac("MlpPolicy", Spaces(), buffer_size=ROWS, batch_size=batch_size, device="cpu", seed=0)
+    model.set_logger(Logger(None, []))
+    buffer, random = model.replay_buffer, np.random.default_rng(0)
+    for array in (buffer.observations, buffer.next_observations, buffer.rewards):
+        array[:] = random.standard_normal(array.shape)
+    buffer.actions[:] = random.uniform(-1, 1, buffer.actions.shape)
+    buffer.full = True
+    return repeat(lambda: model.train(gradient_steps=1, batch_size=batch_size))
+
+
+def end_to_end(sac: Any, obs_size: int, action_size: int, batch_size: int) -> Subject:
+    """The library's own `learn`: act, step, store, one update per environment step."""
+    import gymnasium
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Stop(BaseCallback):
+        """Ends `learn` when the time is over."""
+
+        deadline = 0.0
+
+        def _on_step(self) -> bool:
+            return time.perf_counter() < self.deadline
+
+    model = sac(
+        "MlpPolicy", gymnasium.make("HalfCheetah-v5"), batch_size=batch_size, train_freq=1, gradient_steps=1, device="cpu", seed=0
+    )
+    model.learn(300)
+    stop = Stop()
+
+    def subject(seconds: float) -> tuple[int, float]:
+        before, start = model.num_timesteps, time.perf_counter()
+        stop.deadline = start + seconds
+        model.learn(1_000_000_000, callback=stop, reset_num_timesteps=False)
+        return model.num_timesteps - before, time.perf_counter() - start
+
+    return subject
+
+
+if __name__ == "__main__":
+    serve(build)

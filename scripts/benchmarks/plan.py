@@ -1,0 +1,90 @@
+"""What is measured: tables of rows, each of which is one process."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TableName = Literal["sac", "simba", "end_to_end", "envs", "replay"]
+Library = Literal["steelyard", "sb3", "sbx"]
+PEERS: dict[Library, tuple[str, str]] = {"sb3": ("Stable-Baselines3", "stable-baselines3"), "sbx": ("SBX", "sbx-rl")}
+"""Peers: their names and their distributions."""
+
+RELEASED_SIMBA_V2 = {1: 15.9 / 146, 2: 7.8 / 146}
+"""Updates/s of SimbaV2's released JAX code with one and two critics, in units of Stable-Baselines3's SAC of the table `sac`.
+
+That code is no package that can be installed, so it was measured once, beside Stable-Baselines3, on two quiet cores."""
+
+TITLES: dict[TableName, tuple[str, str]] = {
+    "sac": ("SAC, two hidden layers of 256, batch 256, observation 17, action 6", "updates/s"),
+    "simba": ("SimbaV2 at its published size (actor 128 x 1, critic 512 x 2), batch 256, observation 17, action 6", "updates/s"),
+    "end_to_end": ("HalfCheetah-v5 end to end, SAC, one update per environment step", "environment steps/s"),
+    "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
+    "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    table: TableName
+    """The table that it belongs to."""
+    label: str
+    """What is measured."""
+    threads: int
+    """Threads that its process may use."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What its process is built from."""
+    library: Library = "steelyard"
+    """Whose code runs."""
+
+
+def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peers: tuple[Library, ...]) -> list[Row]:
+    """All rows, for these numbers of threads and precisions on the CPU, and for these peers."""
+    rows: list[Row] = []
+    for count in threads:
+        for precision in precisions:
+            compiled = {"compile": True, "precision": precision}
+            eager = {"compile": False, "precision": precision}
+            rows += [
+                Row("sac", f"eager, {precision}", count, {"kind": "updates", "preset": "sac", "critics": 2, **eager}),
+                Row("sac", f"compiled, {precision}", count, {"kind": "updates", "preset": "sac", "critics": 2, **compiled}),
+                Row(
+                    "simba",
+                    f"one critic, {precision}",
+                    count,
+                    {"kind": "updates", "preset": "simba-v2", "critics": 1, **compiled},
+                ),
+                Row(
+                    "simba",
+                    f"two critics, {precision}",
+                    count,
+                    {"kind": "updates", "preset": "simba-v2", "critics": 2, **compiled},
+                ),
+                Row("end_to_end", f"compiled, {precision}", count, {"kind": "end_to_end", **compiled}),
+            ]
+    if cuda:
+        for precision in ("fp32", "bf16"):
+            on_gpu = {"kind": "updates", "compile": True, "precision": precision, "device": "cuda"}
+            rows += [
+                Row("sac", f"GPU, {precision}", 1, {"preset": "sac", "critics": 2, **on_gpu}),
+                Row("simba", f"GPU, one critic, {precision}", 1, {"preset": "simba-v2", "critics": 1, **on_gpu}),
+                Row("simba", f"GPU, two critics, {precision}", 1, {"preset": "simba-v2", "critics": 2, **on_gpu}),
+            ]
+    for vectorization, num_envs in (("sync", 1), ("sync", 8), ("async", 8), ("batch", 64)):
+        used = max(threads) if vectorization == "batch" else 1
+        options = {"kind": "stepping", "vectorization": vectorization, "num_envs": num_envs}
+        rows.append(Row("envs", f"{vectorization}, {num_envs} world{'s' * (num_envs > 1)}", used, options))
+    rows += [
+        Row("replay", "add, one world", 1, {"kind": "replay_add", "num_envs": 1}),
+        Row("replay", "add, 64 worlds", 1, {"kind": "replay_add", "num_envs": 64}),
+        Row("replay", "sample, batches of 256", 1, {"kind": "replay_sample"}),
+    ]
+    for library in peers:
+        for count in threads:
+            rows += [
+                Row("sac", "as it is", count, {"kind": "updates", "library": library}, library),
+                Row("end_to_end", "as it is", count, {"kind": "end_to_end", "library": library}, library),
+            ]
+            if library == "sb3":
+                rows.append(Row("simba", "SAC as above, the yardstick", count, {"kind": "updates", "library": library}, library))
+    return rows

@@ -1,0 +1,105 @@
+"""Score a trained agent from its run folder alone: return, interval, and a video of one episode."""
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from steelyard import envs
+from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.trainers import config
+from steelyard.trainers.config import Run
+from steelyard.trainers.errors import run_script
+from steelyard.trainers.evaluation import FRESH_SEEDS, evaluate
+from steelyard.trainers.restore import Which, restore
+from steelyard.trainers.video import VideoError, film
+
+WORLDS = 10
+"""Episodes played side by side."""
+PICTURE = 384
+"""Width and height of the video in pixels."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a trained agent from its run folder alone: return, interval, and a video of one episode."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of the run: runs/TASK/PRESET/seed_N."""
+    episodes: int = 10
+    """Episodes to play, with deterministic actions."""
+    video: bool = True
+    """Film the first episode."""
+    checkpoint: Which = "last"
+    """Last or best checkpoint. The best was chosen by its score, so prefer the last for numbers to report."""
+    seed: int | None = None
+    """Seed of the episodes' starts; default: starts that the run's own evaluations have not seen."""
+    json: bool = False
+    """Print one JSON object, every episode included, instead of sentences."""
+
+
+def score(options: Evaluate) -> dict[str, Any]:
+    """Plays the episodes and returns what was found, as plain data."""
+    run = config.load(options.folder / "config.json")
+    seed = FRESH_SEEDS + run.seed if options.seed is None else options.seed
+    env = envs.make(run.task, max(min(options.episodes, WORLDS), 1), action_repeat=run.action_repeat)
+    agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
+    scores = evaluate(agent, env, options.episodes, seed)
+    env.close()
+    path = options.folder / "video" / f"step_{env_steps}.mp4"
+    return {
+        "task": run.task,
+        "preset": run.preset,
+        "training_seed": run.seed,
+        "env_steps": env_steps,
+        "checkpoint": options.checkpoint,
+        "episodes": len(scores.returns),
+        "return": scores.mean,
+        "return_std": _or_none(scores.std),
+        "interval_95": [_or_none(end) for end in scores.interval],
+        "length": scores.length,
+        "returns": scores.returns,
+        "lengths": scores.lengths,
+        "video": _film(run, agent, path, seed) if options.video else None,
+    }
+
+
+def _film(run: Run, agent: ActorCriticAgent, path: Path, seed: int) -> str | None:
+    """The video's path; None, and a line on stderr, where no picture can be drawn: the score stands without one."""
+    env = envs.make(run.task, 1, action_repeat=run.action_repeat, render_size=PICTURE)
+    try:
+        return str(film(agent, env, path, seed))
+    except VideoError as error:
+        print(error, file=sys.stderr)
+        return None
+    finally:
+        env.close()
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def main() -> None:
+    """Reads the command line and prints."""
+    options = tyro.cli(Evaluate)
+    found = score(options)
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    low, high = found["interval_95"]
+    interval = "" if low is None else f", 95 % interval [{low:,.1f}, {high:,.1f}]"
+    count = f"{found['episodes']} episode{'s' if found['episodes'] > 1 else ''} of {found['length']:,.0f} decisions"
+    print(f"{found['task']}, {found['preset']}, seed {found['training_seed']}, after {found['env_steps']:,} env steps")
+    print(f"return {found['return']:,.1f}{interval} over {count}")
+    if found["video"]:
+        print(f"video {found['video']}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,54 @@
+"""Draw learning curves with intervals over seeds from the eval.csv files of run folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from steelyard.trainers.curves import Curves, read_reference, read_runs
+from steelyard.trainers.errors import run_script
+from steelyard.trainers.figures import draw
+from steelyard.trainers.statistics import Interval, Statistic, aggregate
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw learning curves with intervals over seeds from the eval.csv files of run folders."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    """Run folders, or folders above them: every <task>/<preset>/seed_<k>/ found is drawn, grouped by task and preset."""
+    out: Path = Path("curve.png")
+    """Where the picture goes; .png, .pdf or .svg."""
+    reference: tuple[Path, ...] = ()
+    """CSV files (.csv or .csv.gz) of published curves to draw beside them, one row per seed and point."""
+    reference_labels: tuple[str, ...] = ()
+    """Of the references, only these agents."""
+    statistic: Statistic = "mean"
+    """Mean or interquartile mean over seeds."""
+
+
+def plot(options: Plot) -> Path:
+    """Draws what the options say, prints the final scores, and returns the picture's path."""
+    curves = read_runs(options.folders)
+    references: Curves = {}
+    for path in options.reference:
+        for task, by_label in read_reference(path, curves, options.reference_labels).items():
+            references.setdefault(task, {}).update(by_label)
+    for task, by_label in sorted(curves.items()):
+        for label, by_seed in sorted(by_label.items()):
+            band = aggregate(by_seed, statistic=options.statistic)
+            last = Interval(band.value[-1], band.low[-1], band.high[-1])
+            warning = f"  ({band.warning})" if band.warning else ""
+            print(f"{task}  {label}  {last} at {band.env_steps[-1]:,.0f} env steps, seeds: {band.seeds}{warning}")
+    path = draw(curves, options.out, references=references, statistic=options.statistic)
+    print(path)
+    return path
+
+
+def main() -> None:
+    """Reads the command line."""
+    plot(tyro.cli(Plot))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,87 @@
+"""Run one published effect end to end and compare it with what its source says."""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from experiments import report
+from experiments.bf16 import Bf16
+from experiments.claim import Experiment
+from experiments.simba_v2_dmc import SimbaV2Dmc
+from experiments.training import train_all
+from steelyard.agents.errors import SteelyardError
+from steelyard.trainers.curves import read_runs
+from steelyard.trainers.errors import run_script
+
+EXPERIMENTS: dict[str, type[Experiment]] = {"simba-v2-dmc": SimbaV2Dmc, "bf16": Bf16}
+"""Every experiment by its name."""
+
+
+class ObstacleError(SteelyardError):
+    """An experiment cannot run on this machine."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What to do with the runs and their results."""
+
+    root: Path = Path("runs/reproduce")
+    """Folder below which the training runs lie; finished ones are reused, interrupted ones continue."""
+    results: Path = Path("results")
+    """Folder in which NAME/{claims.json,curves.csv,figure.png,README.md} are written."""
+    jobs: int = 1
+    """Runs that train at the same time, each with one thread; what they print goes to output.log in their folders."""
+    json: bool = False
+    """Print the claims as JSON."""
+
+
+def reproduce(name: str, experiment: Experiment, output: Output) -> bool:
+    """Train what is missing, judge the claims, write the results; returns whether every claim holds."""
+    console = Console(stderr=output.json)
+    obstacle = experiment.obstacle()
+    if obstacle:
+        raise ObstacleError(f"{name}: {obstacle}")
+    folders = train_all(experiment.runs(), output.root / name, output.jobs, console)
+    curves = read_runs(folders)
+    claims = experiment.claims(curves)
+    command = shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]])
+    summary = (type(experiment).__doc__ or "").strip()
+    if output.json:
+        print(json.dumps(report.plain(name, command, claims), indent=2))
+    else:
+        report.show(claims, console)
+    # What is scaled down stays with its runs: `results` is for what can be published.
+    folder = output.root / name / "scaled" if experiment.scaled() else output.results / name
+    for path in report.write(folder, name, summary, command, claims, curves):
+        console.print(path)
+    return all(claim.holds for claim in claims)
+
+
+def main() -> None:
+    """Reads the command line."""
+    if sys.argv[1:] == ["--list"]:
+        for name, kind in EXPERIMENTS.items():
+            print(f"{name:14} {(kind.__doc__ or '').strip()}")
+        return
+    choice = tyro.extras.subcommand_type_from_defaults({name: kind() for name, kind in EXPERIMENTS.items()}, prefix_names=False)
+
+    def parse(
+        experiment: Annotated[Experiment, tyro.conf.arg(name="")], output: Annotated[Output, tyro.conf.arg(name="")]
+    ) -> tuple[Experiment, Output]:
+        return experiment, output
+
+    parse.__annotations__["experiment"] = Annotated[choice, tyro.conf.arg(name="")]
+    description = "Run one published effect end to end and compare it with what its source says. `--list` alone lists them."
+    experiment, output = tyro.cli(parse, description=description, config=(tyro.conf.CascadeSubcommandArgs,))
+    name = next(name for name, kind in EXPERIMENTS.items() if type(experiment) is kind)
+    sys.exit(0 if reproduce(name, experiment, output) else 1)
+
+
+if __name__ == "__main__":
+    run_script(main)

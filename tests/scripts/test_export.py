@@ -1,0 +1,77 @@
+"""Exported policies act as the agent does, where float32 statistics would not."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from steelyard.agents.agent import Execution
+from steelyard.agents.networks import SimbaV2
+from steelyard.agents.networks.normalizers import RunningNorm
+from steelyard.agents.sac import SAC
+from steelyard.agents.types import Spec
+
+Write = Callable[[nn.Module, Tensor, Path, dict[str, str]], Callable[[Tensor], Tensor]]
+
+
+@pytest.fixture(scope="module")
+def script(repository: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("export_script", repository / "scripts" / "export.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def far_away() -> tuple[Any, Tensor]:
+    """An agent whose observations lie around 10,000 with a spread of 0.03: their mean needs more than float32's seven digits."""
+    config = SAC(actor=SimbaV2(width=16, blocks=1), critic=SimbaV2(width=16, blocks=1), observations=RunningNorm())
+    agent = config.build(Spec(5, 3), num_envs=1, total_updates=10, seed=0, execution=Execution(compile=False))
+    generator = torch.Generator().manual_seed(0)
+    statistics = cast(Any, agent.normalizer).statistics
+    statistics.mean.copy_(10_000 + torch.rand(5, dtype=torch.float64, generator=generator))
+    statistics.variance.fill_(1e-3)
+    statistics.count.fill_(1e6)
+    return agent, (statistics.mean + 0.03 * torch.randn(1_000, 5, dtype=torch.float64, generator=generator)).float()
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_the_file_acts_as_the_agent(script: ModuleType, tmp_path: Path, kind: str) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    agent, obs = far_away()
+    expected = agent.act(obs, explore=False)
+    write: Write = script.WRITERS[kind]
+    exported = write(agent.policy().eval(), obs[:2], tmp_path / f"policy.{kind}", {"task": "t"})
+    assert exported(obs).std() > 1e-3
+    assert script.check(exported, obs, expected) <= 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == [f"policy.{kind}"]
+
+
+def test_the_check_would_see_float32_statistics(script: ModuleType) -> None:
+    agent, obs = far_away()
+    expected = agent.act(obs, explore=False)
+    agent.normalizer.float()
+    assert script.check(agent.policy(), obs, expected) > script.TOLERANCE
+
+
+def test_the_check_counts_nan_as_infinite(script: ModuleType) -> None:
+    obs = torch.zeros(4, 2)
+    assert script.check(lambda x: x * torch.nan, obs, obs) > 1e30
+    assert script.check(lambda x: x, obs, obs) == 0
+    assert script.check(lambda x: x + 1.0 if len(x) == 1 else x, obs, obs) == 1.0
+
+
+def test_a_missing_package_is_named(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(script.ExportError, match=r"pip install 'steelyard\[export\]'"):
+        script.write_onnx(nn.Identity(), torch.zeros(1, 1), tmp_path / "policy.onnx", {})

@@ -1,0 +1,141 @@
+"""Stopping and resuming equals not stopping, bit for bit, whatever stopped the run."""
+
+import csv
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from steelyard.trainers import checkpoint, config, presets
+from steelyard.trainers.collector import LocalCollector
+from steelyard.trainers.config import ConfigError, Run
+from steelyard.trainers.online import Online, train
+
+ROOT = Path(__file__).parents[2]
+CLOCKS = {"seconds", "time/env_steps_per_second", "time/updates_per_second"}
+
+
+def small(run: Run, task: str, **changes: object) -> Run:
+    run = config.debug(dataclasses.replace(run, task=task))
+    return dataclasses.replace(run, random_steps=40, log_interval=20, log_to=(), **changes)
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / name).open() as file:
+        return [{key: value for key, value in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
+
+
+def equal(a: object, b: object, where: str = "state") -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for number, (x, y) in enumerate(zip(a, b, strict=True)):
+            equal(x, y, f"{where}[{number}]")
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)), where
+    else:
+        assert a == b or (a != a and b != b), where
+
+
+def stop_after(calls: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    collect, count = LocalCollector.collect, {"calls": 0}
+
+    def collect_and_signal(self: LocalCollector) -> int:
+        count["calls"] += 1
+        if count["calls"] == calls:
+            signal.raise_signal(number)
+        return collect(self)
+
+    monkeypatch.setattr(LocalCollector, "collect", collect_and_signal)
+
+
+RUNS = {
+    "sac-gymnasium": small(presets.MUJOCO["sac"], "Hopper-v5", env_steps=240, checkpoint_interval=90, evaluation_interval=100),
+    "td3-gymnasium-two-worlds": small(presets.MUJOCO["td3"], "HalfCheetah-v5", num_envs=2, env_steps=240, checkpoint_interval=90),
+    "simba-dmc": small(presets.DMC["simba-v2"], "cartpole-swingup", env_steps=480, checkpoint_interval=150, evaluation_interval=200),
+    "simba-dmc-reacher": small(presets.DMC["simba-v2"], "reacher-easy", env_steps=480, checkpoint_interval=150, evaluation_interval=10_000),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RUNS[name]
+    whole = train(run, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(70, patch, signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "parts")
+    stopped = checkpoint.latest(run.folder(tmp_path / "parts") / "checkpoints")
+    assert stopped is not None and checkpoint.load(stopped)["env_steps"] < run.env_steps
+    parts = train(run, tmp_path / "parts")
+    one, other = (Online(run, folder) for folder in (whole, parts))
+    equal(one.state_dict(), other.state_dict())
+    assert torch.equal(one.buffer.data, other.buffer.data) and torch.equal(one.buffer.cursors, other.buffer.cursors)
+    assert rows(whole, "eval.csv") == rows(parts, "eval.csv")
+    assert rows(whole, "train.csv") == rows(parts, "train.csv")
+
+
+def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path: Path) -> None:
+    run = RUNS["sac-gymnasium"]
+    first, again = (rows(train(run, tmp_path / name), "train.csv") for name in ("first", "again"))
+    other = rows(train(dataclasses.replace(run, seed=1), tmp_path / "other"), "train.csv")
+    assert first == again
+    assert first != other
+
+
+def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    run = dataclasses.replace(RUNS["sac-gymnasium"], env_steps=2_000, checkpoint_interval=150, evaluation_interval=500)
+    whole = train(run, tmp_path / "whole")
+    program = (
+        "import sys; from pathlib import Path; from steelyard.trainers import config; from steelyard.trainers.online import train; "
+        "train(config.load(Path(sys.argv[1])), Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", program, str(whole / "config.json"), str(tmp_path / "killed")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    checkpoints = run.folder(tmp_path / "killed") / "checkpoints"
+    delays = random.Random(0)
+    for _ in range(3):
+        before = checkpoint.latest(checkpoints)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and checkpoint.latest(checkpoints) == before:
+            time.sleep(0.01)
+        time.sleep(delays.uniform(0.0, 0.5))
+        process.kill()
+        process.wait()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    killed = run.folder(tmp_path / "killed")
+    assert rows(whole, "eval.csv") == rows(killed, "eval.csv")
+    assert rows(whole, "train.csv") == rows(killed, "train.csv")
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    run = RUNS["sac-gymnasium"]
+    train(run, tmp_path)
+    with pytest.raises(ConfigError, match=r"agent\.batch_size \(16 before, 8 now\)"):
+        train(dataclasses.replace(run, agent=dataclasses.replace(run.agent, batch_size=8)), tmp_path)
+
+
+def test_fresh_starts_anew(tmp_path: Path) -> None:
+    run = RUNS["sac-gymnasium"]
+    first = rows(train(run, tmp_path), "train.csv")
+    assert rows(train(run, tmp_path, fresh=True), "train.csv") == first
+
+
+def test_worlds_that_cannot_be_saved_start_new_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = dataclasses.replace(RUNS["td3-gymnasium-two-worlds"], vectorization="async")
+    with monkeypatch.context() as patch:
+        stop_after(70, patch, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path)
+    folder = train(run, tmp_path)
+    assert checkpoint.load(checkpoint.latest(folder / "checkpoints"))["env_steps"] == run.env_steps

@@ -1,0 +1,127 @@
+"""Where new transitions come from: worlds in this process, or `actors` in others (`actors.py`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.envs.vector import VectorEnv
+from steelyard.trainers.buffer import ReplayBuffer
+
+SEEDS_PER_RUN = 1_000
+"""Training world i of the run with seed s starts from the seed `1000 s + i`; evaluation's seeds begin at 10^9."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode of training."""
+
+    score: float
+    """Undiscounted sum of rewards."""
+    length: int
+    """Decisions."""
+
+
+class Collector(Protocol):
+    """Writes new transitions into replay and shows them to the agent's running statistics."""
+
+    def collect(self) -> int:
+        """Collect some transitions and return how many."""
+        ...
+
+    def episodes(self) -> list[Episode]:
+        """Episodes that finished since the last call."""
+        ...
+
+    def publish(self) -> None:
+        """Let what collects see the agent's newest parameters."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that determines what is collected next, as tensors and plain data."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        ...
+
+    def close(self) -> None:
+        """Release the worlds."""
+        ...
+
+
+class LocalCollector:
+    """Steps worlds in this process: deterministic, and resumed bit for bit where the worlds can be saved."""
+
+    def __init__(self, env: VectorEnv, agent: ActorCriticAgent, buffer: ReplayBuffer, random_steps: int, seed: int):
+        self.env, self.agent, self.buffer, self.random_steps, self.seed = env, agent, buffer, random_steps, seed
+        self.generator = torch.Generator().manual_seed(seed + 3)
+        self.obs = env.reset(seed * SEEDS_PER_RUN)
+        self.returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+        self.lengths = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
+        self.transitions = 0
+        self.finished: list[Episode] = []
+
+    def collect(self) -> int:
+        """One step of every world."""
+        action = self.random_action() if self.transitions < self.random_steps else self.agent.act(self.obs.to(self.agent.device), explore=True)
+        step = self.env.step(action.to(self.env.device))
+        self.buffer.add(self.obs, action, step)
+        self.agent.observe(step)
+        self.count(step.reward, step.valid, step.terminated | step.truncated)
+        self.obs = step.obs
+        transitions = int(step.valid.sum())
+        self.transitions += transitions
+        return transitions
+
+    def random_action(self) -> Tensor:
+        """Uniformly random actions [num_envs, action_size]."""
+        return 2 * torch.rand(self.env.num_envs, self.env.spec.action_size, generator=self.generator) - 1
+
+    def count(self, reward: Tensor, valid: Tensor, done: Tensor) -> None:
+        """Add a step to the running returns and record the episodes that it finished."""
+        self.returns += reward
+        self.lengths += valid
+        if bool(done.any()):
+            ended = zip(self.returns[done].tolist(), self.lengths[done].tolist(), strict=True)
+            self.finished += [Episode(score, length) for score, length in ended]
+            self.returns[done], self.lengths[done] = 0, 0
+
+    def episodes(self) -> list[Episode]:
+        """Episodes that finished since the last call."""
+        finished, self.finished = self.finished, []
+        return finished
+
+    def publish(self) -> None:
+        """Nothing to do: the agent itself acts."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Worlds (None if they cannot be saved), the observation to act on, the random stream and the running returns."""
+        return {
+            "env": self.env.state_dict(),
+            "obs": self.obs.clone(),
+            "generator": self.generator.get_state(),
+            "returns": self.returns.clone(),
+            "lengths": self.lengths.clone(),
+            "transitions": self.transitions,
+            "finished": [(episode.score, episode.length) for episode in self.finished],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue. Worlds that cannot be saved start new episodes, from seeds that depend on how far the run has come."""
+        self.transitions = state["transitions"]
+        self.generator.set_state(state["generator"])
+        self.finished = [Episode(score, length) for score, length in state["finished"]]
+        if state["env"] is None:
+            self.obs = self.env.reset(self.seed * SEEDS_PER_RUN + self.transitions % SEEDS_PER_RUN)
+            self.buffer.cut()
+            return
+        self.env.load_state_dict(state["env"])
+        self.obs, self.returns, self.lengths = (state[name].to(self.env.device) for name in ("obs", "returns", "lengths"))
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self.env.close()

@@ -1,0 +1,30 @@
+"""Writing that survives a power cut: every file and folder is flushed to the disk before its name counts."""
+
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
+    """Write the chunks one after the other to `path`, flush the file to the disk, and return the CRC-32 of its bytes.
+
+    Raises `OSError` (no space, no permission); the half-written file is then the caller's to remove.
+    """
+    checksum = 0
+    with path.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+        file.flush()
+        os.fsync(file.fileno())
+    return checksum
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk: a rename or a new file is not lasting before this."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

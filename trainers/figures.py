@@ -1,0 +1,107 @@
+"""Learning curves as a picture: a panel per task, a line per preset, a band over its seeds."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from steelyard.trainers.curves import Curves
+from steelyard.trainers.statistics import Band, Curve, Statistic, aggregate
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31")
+"""Okabe and Ito's palette, readable with colour-blind eyes, and two more."""
+REFERENCE_COLOURS = ("#555555", "#999999", "#7C6A50", "#5B7B8C")
+INK, MUTED = "#222222", "#666666"
+OWN_LINE: dict[str, Any] = {"linewidth": 2.0, "solid_capstyle": "round"}
+REFERENCE_LINE: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (4, 2))}
+
+
+def draw(curves: Curves, path: Path, *, references: Curves | None = None, statistic: Statistic = "mean") -> Path:
+    """Draws `curves` to `path` (.png, .pdf or .svg) and returns it.
+
+    A line is the mean (or interquartile mean) over seeds, its band the 95 % bootstrap interval over seeds; thin lines are the
+    single seeds. One seed has no band. References are dashed and end where the longest own curve of the task ends.
+    """
+    references = references or {}
+    tasks = sorted(curves)
+    columns = 2 if len(tasks) == 4 else min(len(tasks), 3)
+    rows = math.ceil(len(tasks) / columns)
+    figure = Figure(figsize=(max(4.3 * columns, 5.6), 3.2 * rows + 1.0), dpi=160, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    labels = sorted({label for task in tasks for label in curves[task]})
+    names = sorted({name for task in tasks for name in references.get(task, {})})
+    colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    greys = {name: REFERENCE_COLOURS[i % len(REFERENCE_COLOURS)] for i, name in enumerate(names)}
+    for position, (ax, task) in enumerate(zip(axes, tasks, strict=False)):
+        end = max(curve.env_steps[-1] for by_seed in curves[task].values() for curve in by_seed.values())
+        for name, by_seed in references.get(task, {}).items():
+            _draw_reference(ax, aggregate(by_seed, statistic=statistic), greys[name], end)
+        for label, by_seed in curves[task].items():
+            _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), colours[label])
+        _style(ax, task)
+        if position % columns == 0:
+            ax.set_ylabel("return", color=INK)
+    for ax in axes[len(tasks) :]:
+        ax.set_visible(False)
+    seeds = {label: {len(curves[task][label]) for task in tasks if label in curves[task]} for label in labels}
+    handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
+    handles += [Line2D([], [], **REFERENCE_LINE, color=greys[name], label=f"{name} (reference)") for name in names]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False, fontsize=9)
+    caption = _caption(statistic, several=any(max(counts) > 1 for counts in seeds.values()), references=bool(names))
+    figure.supxlabel(caption, fontsize=7.5, color=MUTED, x=0.01, ha="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part.{path.name}")
+    figure.savefig(part)
+    os.replace(part, path)
+    return path
+
+
+def _draw_own(ax: Axes, by_seed: dict[int, Curve], band: Band, colour: str) -> None:
+    x = band.env_steps / 1000
+    if 1 < band.seeds <= 10:
+        for curve in by_seed.values():
+            ax.plot(curve.env_steps / 1000, curve.values, color=colour, linewidth=0.6, alpha=0.35, zorder=3)
+    ax.fill_between(x, band.low, band.high, color=colour, alpha=0.16, linewidth=0, zorder=2)
+    ax.plot(x, band.value, **OWN_LINE, color=colour, zorder=4, marker="o" if len(x) == 1 else None)
+
+
+def _draw_reference(ax: Axes, band: Band, colour: str, end: float) -> None:
+    shown = band.env_steps <= end * 1.001
+    x = band.env_steps[shown] / 1000
+    ax.fill_between(x, band.low[shown], band.high[shown], color=colour, alpha=0.10, linewidth=0, zorder=1)
+    ax.plot(x, band.value[shown], **REFERENCE_LINE, color=colour, zorder=2)
+
+
+def _style(ax: Axes, task: str) -> None:
+    ax.set_title(task, loc="left", fontsize=11, fontweight="bold", color=INK)
+    ax.set_xlabel("environment steps (thousands)", color=INK)
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    ax.set_xlim(left=0)
+    ax.grid(color="#E6E6E6", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0, labelsize=9, colors=MUTED)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.spines["bottom"].set_color("#BBBBBB")
+
+
+def _count(counts: set[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
+
+
+def _caption(statistic: Statistic, several: bool, references: bool) -> str:
+    name = "mean" if statistic == "mean" else "interquartile mean"
+    sentences = [f"Line: {name} over seeds.", "Band: 95 % bootstrap interval over seeds.", "Thin lines: single seeds."]
+    if not several:
+        sentences = ["Line: mean return of the evaluation episodes; one seed, hence no interval."]
+    return " ".join([*sentences, *["Dashed: published results."] * references])

@@ -1,0 +1,75 @@
+"""Sampling and update as one step: one compiled graph, and on a GPU one CUDA graph of several steps."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.agents.errors import DivergenceError
+from steelyard.agents.types import Batch, Metrics
+from steelyard.trainers.capture import Launches
+from steelyard.trainers.samplers import Sampler
+
+
+class Learner:
+    """Draws batches and updates the agent with them.
+
+    The random numbers are drawn outside the graph, from the sampler's and the agent's own streams; picking rows, gathering them and all of
+    the update are inside. Where replay lies in host memory and the agent on a GPU, the gathered batch travels between the two.
+
+    Args:
+        agent: Who learns.
+        sampler: Where batches come from.
+        folder: Where a batch that made a loss diverge is saved.
+    """
+
+    def __init__(self, agent: ActorCriticAgent, sampler: Sampler, folder: Path):
+        self.agent, self.sampler, self.folder = agent, sampler, folder
+        self.together = sampler.buffer.device == agent.device
+        self.run = agent.compiled(self.apply)
+        self.launches = Launches(self.run) if self.together and agent.device.type == "cuda" else None
+        self.metrics: Metrics = {}
+        """The newest value of every metric; losses that are delayed keep their last one."""
+
+    def apply(self, due: tuple[str, ...], rows: Tensor | Batch, noise: Tensor) -> Metrics:
+        """One update of what is due with the rows that random numbers pick, or with a batch that was gathered before."""
+        batch = self.sampler.gather(rows) if isinstance(rows, Tensor) else rows
+        return self.agent.apply_update(due, batch, noise)
+
+    def update(self, count: int) -> None:
+        """`count` updates. On a CPU every one of them is checked for losses that are not finite, on a GPU `check` is left to the caller.
+
+        Raises `DivergenceError`, after saving the batch, if one is not.
+        """
+        if self.launches:
+            self.launches.update(self.agent, self.sampler, count, self.metrics)
+            return
+        for _ in range(count):
+            picks = self.sampler.noise()
+            noise = self.agent.draw(picks.shape[-1])
+            due = self.agent.advance()
+            rows = picks if self.together else self.transfer(self.sampler.gather(picks))
+            self.metrics |= self.run(due, rows, noise)
+            if self.agent.device.type == "cpu":
+                self.check(picks)
+            self.agent.intervene()
+
+    def transfer(self, batch: Batch) -> Batch:
+        """The batch on the agent's device."""
+        return Batch(*(column if column is None else column.to(self.agent.device, non_blocking=True) for column in batch))
+
+    def check(self, picks: Tensor | None = None) -> None:
+        """Raises `DivergenceError` if a loss is not finite; the batch that `picks` selects is saved first."""
+        name = self.agent.check(self.metrics) if self.metrics else None
+        if name is None:
+            return
+        saved = ""
+        if picks is not None:
+            path = self.folder / "diverged_batch.pt"
+            torch.save(self.sampler.gather(picks)._asdict(), path)
+            saved = f" (its batch is in {path})"
+        raise DivergenceError(
+            f"{name} is {float(self.metrics[name])} at update {self.agent.update_count}{saved}: look at that batch or lower "
+            "agent.optimizer.learning_rate; the last checkpoint is as it was."
+        )

@@ -1,0 +1,180 @@
+"""The online loop: collect, learn, look, save."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from steelyard import envs
+from steelyard.trainers import checkpoint, config, threads
+from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collector import Collector, LocalCollector
+from steelyard.trainers.config import ConfigError, Run
+from steelyard.trainers.evaluation import evaluate
+from steelyard.trainers.interrupts import Interrupts
+from steelyard.trainers.learner import Learner
+from steelyard.trainers.logs import Logs, TensorBoard, WeightsAndBiases
+from steelyard.trainers.progress import Progress
+from steelyard.trainers.schedules import Every, Until
+
+BACKENDS = {"tensorboard": TensorBoard(), "wandb": WeightsAndBiases()}
+
+
+class Online:
+    """One run: its worlds, agent, replay, schedule, logs and checkpoints.
+
+    Args:
+        run: The configuration.
+        folder: Where results go. If a checkpoint lies there the run continues from it.
+
+    Raises `ConfigError` if the folder holds a run of another configuration.
+    """
+
+    def __init__(self, run: Run, folder: Path):
+        self.run, self.folder = run, folder
+        found = checkpoint.latest(folder / "checkpoints")
+        saved = checkpoint.load(found) if found else None
+        self.progress = Progress(run.env_steps, label=f"{run.task} {run.preset} seed {run.seed}")
+        env = make_env(run)
+        threads.use(saved["threads"] if saved else threads.choose(run, env.spec))
+        self.agent = run.agent.build(
+            env.spec, num_envs=run.num_envs, total_updates=run.total_updates, seed=run.seed, device=run.torch_device, execution=run.execution
+        )
+        placement = "device" if run.torch_device.type == "cuda" else "host"
+        self.buffer = ReplayBuffer(env.spec, min(run.capacity, run.env_steps), run.num_envs, placement, run.torch_device)
+        self.sampler = run.sampler.build(self.buffer, run.agent.batch_size, run.agent.n_step, self.agent.gamma, run.seed + 4)
+        self.schedule = run.schedule.build()
+        self.learner = Learner(self.agent, self.sampler, folder)
+        self.collector: Collector = LocalCollector(env, self.agent, self.buffer, run.random_steps, run.seed)
+        self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization="sync"))
+        self.logs = Logs(folder, [BACKENDS[name] for name in run.log_to])
+        self.env_steps, self.best = 0, -float("inf")
+        self.clocks = {
+            "log": Every(run.log_interval),
+            "evaluation": Every(run.evaluation_interval),
+            "checkpoint": Every(run.checkpoint_interval),
+        }
+        if saved:
+            self.load_state_dict(saved)
+            checkpoint.load_buffer(found, self.buffer)
+        self.logs.resume(self.env_steps)
+
+    def train(self) -> None:
+        """Run to the end, or until a signal; either way the last thing is a checkpoint."""
+        unfinished = Until(self.run.env_steps)
+        with self.progress, Interrupts() as interrupts:
+            self.progress.print(self.buffer.describe())
+            if self.env_steps == 0:
+                self.evaluate()
+            while unfinished(self.env_steps) and not interrupts.received:
+                self.step()
+                self.progress.update(self.env_steps, self.agent.update_count)
+                if self.clocks["log"](self.env_steps):
+                    self.log()
+                if self.clocks["evaluation"](self.env_steps):
+                    self.evaluate()
+                if self.clocks["checkpoint"](self.env_steps):
+                    self.save()
+            self.save()
+            if interrupts.received:
+                self.progress.print(f"{signal.Signals(interrupts.received).name}: saved at {self.env_steps:,} steps; the same command continues.")
+        self.close()
+        if interrupts.received:
+            raise KeyboardInterrupt
+
+    def step(self) -> None:
+        """Collect once and learn as often as that makes due."""
+        transitions = self.collector.collect()
+        self.env_steps += transitions * self.run.action_repeat
+        self.learner.update(self.updates_due(transitions))
+
+    def updates_due(self, transitions: int) -> int:
+        """Updates for transitions collected after the random ones."""
+        collected = self.env_steps // self.run.action_repeat
+        return self.schedule.updates(max(min(transitions, collected - self.run.random_steps), 0))
+
+    def log(self) -> None:
+        """One row of train.csv."""
+        episodes = self.collector.episodes()
+        metrics: dict[str, Any] = {f"train/{name}": value for name, value in self.learner.metrics.items()}
+        if episodes:
+            metrics["train/return"] = float(np.mean([episode.score for episode in episodes]))
+            metrics["train/length"] = float(np.mean([episode.length for episode in episodes]))
+            self.progress.last_return = metrics["train/return"]
+        if self.learner.metrics:
+            self.learner.check()
+        self.logs.train(self.env_steps, self.agent.update_count, metrics)
+
+    def evaluate(self) -> None:
+        """Score the deterministic policy in worlds of its own."""
+        scores = evaluate(self.agent, self.evaluation_env, self.run.evaluation_episodes, self.run.seed)
+        self.logs.evaluation(self.env_steps, self.agent.update_count, scores.metrics())
+        self.progress.print(f"{self.env_steps:>9,} steps  return {scores.mean:,.1f} ± {scores.std:,.1f} over {len(scores.returns)} episodes")
+        if scores.mean > self.best:
+            self.best = scores.mean
+            checkpoint.save_best(self.folder / "checkpoints", self.env_steps, self.state_dict())
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        checkpoint.save(self.folder / "checkpoints", self.env_steps, self.state_dict(), self.buffer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, apart from replay."""
+        return {
+            "agent": self.agent.state_dict(),
+            "collector": self.collector.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "clocks": {name: clock.state_dict() for name, clock in self.clocks.items()},
+            "metrics": self.learner.metrics,
+            "env_steps": self.env_steps,
+            "best": self.best,
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
+        self.agent.load_state_dict(state["agent"])
+        self.collector.load_state_dict(state["collector"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.schedule.load_state_dict(state["schedule"])
+        for name, clock in self.clocks.items():
+            clock.load_state_dict(state["clocks"][name])
+        self.learner.metrics = state["metrics"]
+        self.env_steps, self.best = state["env_steps"], state["best"]
+
+    def close(self) -> None:
+        """Release worlds and files."""
+        self.collector.close()
+        self.evaluation_env.close()
+        self.logs.close()
+
+
+def make_env(run: Run) -> envs.VectorEnv:
+    """The worlds that a run collects from."""
+    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization)
+
+
+def train(run: Run, root: Path = Path("runs"), fresh: bool = False) -> Path:
+    """Train, or continue a run that was interrupted, and return its folder.
+
+    Args:
+        run: The configuration.
+        root: Folder below which `task/preset/seed_n` is made.
+        fresh: Delete what an earlier run left there.
+    """
+    folder = run.folder(root)
+    if fresh:
+        checkpoint.discard(folder)
+    written = folder / "config.json"
+    if written.exists():
+        difference = config.first_difference(config.load(written), run)
+        if difference:
+            raise ConfigError(f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --run.preset.")
+    else:
+        config.save(run, written)
+    Online(run, folder).train()
+    return folder

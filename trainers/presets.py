@@ -1,0 +1,76 @@
+"""Named recipes: one function of the benchmark per published recipe, and the tables that scripts offer as subcommands."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from steelyard.agents.networks import MLP, SimbaV2
+from steelyard.agents.networks.heads import Categorical, Gaussian
+from steelyard.agents.networks.normalizers import ReturnScale, RunningNorm
+from steelyard.agents.optimizer import Adam
+from steelyard.agents.sac import SAC
+from steelyard.agents.td3 import TD3
+from steelyard.trainers.config import Run
+from steelyard.trainers.schedules import FixedRatio
+
+SIMBA_V2_SAC = SAC(
+    actor=SimbaV2(width=128, blocks=1),
+    critic=SimbaV2(width=512, blocks=2),
+    head=Categorical(),
+    observations=RunningNorm(),
+    rewards=ReturnScale(),
+    policy=Gaussian(low=-10.0, high=2.0, bound="tanh"),
+    initial_temperature=0.01,
+    entropy_per_action=-0.5,
+    optimizer=Adam(learning_rate=1e-4, final_learning_rate=5e-5),
+    discount=None,
+)
+"""SimbaV2 as published: its sizes and settings where all benchmarks agree (arXiv 2502.15280 and its released configuration)."""
+
+SIMBA_V2_TD3 = TD3(
+    actor=SimbaV2(width=128, blocks=1),
+    critic=SimbaV2(width=512, blocks=2),
+    head=Categorical(),
+    observations=RunningNorm(),
+    rewards=ReturnScale(),
+    optimizer=Adam(learning_rate=1e-4, final_learning_rate=5e-5),
+    discount=None,
+)
+"""TD3 on SimbaV2's networks and normalisation; a composition of this suite, not a published recipe."""
+
+LAYER_NORM = MLP(layer_norm=True)
+
+MUJOCO: Mapping[str, Run] = {
+    "sac": Run("HalfCheetah-v5", SAC(entropy_per_action=-0.5), "sac"),
+    "sac-layer-norm": Run("HalfCheetah-v5", SAC(critic=LAYER_NORM, entropy_per_action=-0.5), "sac-layer-norm"),
+    "td3": Run("HalfCheetah-v5", TD3(), "td3", random_steps=25_000),
+    "simba-v2": Run("HalfCheetah-v5", SIMBA_V2_SAC, "simba-v2", evaluation_interval=25_000),
+    "simba-v2-td3": Run("HalfCheetah-v5", SIMBA_V2_TD3, "simba-v2-td3", evaluation_interval=25_000),
+}
+"""Gymnasium locomotion: clipped double Q, no action repeat, one update per step. TD3 starts with 25,000 random steps, as its authors' code."""
+
+
+def for_dmc(run: Run) -> Run:
+    """The same recipe for dm-control: decisions of two steps, two updates each, and, for SimbaV2, a single critic (no episode terminates)."""
+    agent = dataclasses.replace(run.agent, critics=1) if run.preset.startswith("simba-v2") else run.agent
+    return dataclasses.replace(
+        run, task="walker-run", agent=agent, action_repeat=2, schedule=FixedRatio(2.0), random_steps=min(run.random_steps, 5_000), capacity=1_000_000
+    )
+
+
+DMC: Mapping[str, Run] = {name: for_dmc(run) for name, run in MUJOCO.items()}
+"""dm-control suite."""
+
+DEMO = dataclasses.replace(
+    DMC["simba-v2"],
+    task="cartpole-swingup",
+    preset="demo",
+    agent=dataclasses.replace(SIMBA_V2_SAC, actor=SimbaV2(64, 1), critic=SimbaV2(96, 2), critics=1, batch_size=128),
+    env_steps=30_000,
+    random_steps=1_000,
+    capacity=100_000,
+    schedule=FixedRatio(1.0),
+    evaluation_interval=5_000,
+    evaluation_episodes=3,
+    checkpoint_interval=5_000,
+)
+"""SimbaV2 scaled down to a few minutes of a small CPU."""
