@@ -106,7 +106,13 @@ class ActorCriticAgent(Agent):
         """The critic's regression problem for a normalised batch."""
         output = self.critic(batch.obs, batch.action)
         return Regression(
-            self.head, batch.obs, batch.action, output, self.target_critic, lambda critic: self.backup(critic, batch, noise)
+            head=self.head,
+            obs=batch.obs,
+            action=batch.action,
+            output=output,
+            critic=self.critic,
+            target_critic=self.target_critic,
+            backup=lambda critic: self.backup(critic, batch, noise),
         )
 
     def critic_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import math
+import multiprocessing
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -53,8 +55,10 @@ class GymEnv:
         self._task, self._render_size = task, render_size
         makers = [functools.partial(_make_world, task, index, action_repeat, render_size) for index in range(num_envs)]
         with _quiet():
-            kind = AsyncVectorEnv if asynchronous else SyncVectorEnv
-            self._vector = kind(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+            if asynchronous:
+                self._vector = _start_processes(task, makers)
+            else:
+                self._vector = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         actions, observations = self._vector.single_action_space, self._vector.single_observation_space
         assert isinstance(actions, gym.spaces.Box)  # _make_world saw to it
@@ -133,8 +137,7 @@ class GymEnv:
     def close(self) -> None:
         """Release the worlds and end their processes."""
         if isinstance(self._vector, AsyncVectorEnv):
-            with _quiet():  # it may wait for a process that died
-                self._vector.close(terminate=True)
+            self._vector.close(terminate=True)
         else:
             self._vector.close()
 
@@ -148,9 +151,12 @@ class GymEnv:
         try:
             yield
         except (EOFError, ConnectionError) as error:
-            processes = self._vector.processes if isinstance(self._vector, AsyncVectorEnv) else []
+            if not isinstance(self._vector, AsyncVectorEnv):
+                raise
+            processes = self._vector.processes
             for process in processes:
                 process.join(timeout=0.2)  # the pipe closes a moment before the exit code is there
+            self._vector._state = AsyncState.DEFAULT  # else close() would wait for the answer that never comes
             dead = [f"{index} (exit code {p.exitcode})" for index, p in enumerate(processes) if not p.is_alive()]
             raise EnvError(
                 f"{self._task}: the process of world {', '.join(dead) or 'unknown'} died; "
@@ -166,7 +172,10 @@ class World(gym.Wrapper):
         self._task, self._index, self._action_repeat = task, index, action_repeat
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As Gymnasium's."""
+        """As Gymnasium's; its spaces get the seed too, for worlds that draw from them themselves."""
+        if seed is not None:
+            self.action_space.seed(seed)
+            self.observation_space.seed(seed)
         obs, info = self.env.reset(seed=seed, options=options)
         return self._checked(obs), info
 
@@ -213,6 +222,22 @@ def _make_world(task: str, index: int, action_repeat: int, render_size: int | No
         return World(env, task, index, action_repeat)
 
 
+def _start_processes(task: str, makers: list[functools.partial[World]]) -> AsyncVectorEnv:
+    """One process for each world.
+
+    Forking this process could deadlock in a lock that a thread of OpenGL, CUDA or OpenMP holds; so a server without threads is
+    forked instead, which imports this module once for all workers.
+    """
+    multiprocessing.set_forkserver_preload([__name__])
+    try:
+        return AsyncVectorEnv(makers, copy=False, context="forkserver", autoreset_mode=AutoresetMode.NEXT_STEP)
+    except (EOFError, ConnectionError) as error:
+        raise EnvError(
+            f"{task}: the processes of its worlds died while they started; see their message above, and if this is a script "
+            "of your own, make the environment under `if __name__ == '__main__':`, since each process imports the script."
+        ) from error
+
+
 def _registered(task: str) -> str:
     """The id of `task` after the module before its colon, which registers it, was imported."""
     module, _, name = task.rpartition(":")
@@ -247,8 +272,8 @@ def _one_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Gymnasium's remarks on old versions, the precision of boxes and early closing; other warnings are shown."""
+    """Make worlds without Gymnasium's remarks on old versions and on the precision of boxes; other warnings are shown."""
     with warnings.catch_warnings(), quiet_loading():
-        for remark in ("precision lowered", "is out of date", "Calling `close` while waiting"):
+        for remark in ("precision lowered", "is out of date"):
             warnings.filterwarnings("ignore", message=f".*{remark}")
         yield

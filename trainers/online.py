@@ -1,5 +1,6 @@
 """The online loop: collect, learn, look, save."""
 
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -35,11 +36,8 @@ class Online:
 
     def __init__(self, run: Run, folder: Path):
         self.run, self.folder = run, folder
-        found = checkpoint.latest(folder / "checkpoints")
-        saved = checkpoint.load(found) if found else None
         self.progress = Progress(run.env_steps, label=f"{run.task} {run.preset} seed {run.seed}")
         env = make_env(run)
-        threads.use(saved["threads"] if saved else threads.choose(run, env.spec))
         self.agent = run.agent.build(
             env.spec, num_envs=run.num_envs, total_updates=run.total_updates, seed=run.seed, device=run.torch_device, execution=run.execution
         )
@@ -57,9 +55,13 @@ class Online:
             "evaluation": Every(run.evaluation_interval),
             "checkpoint": Every(run.checkpoint_interval),
         }
-        if saved:
-            self.load_state_dict(saved)
-            checkpoint.load_buffer(found, self.buffer)
+        found = checkpoint.latest(folder / "checkpoints")
+        if found:
+            _, state = checkpoint.load(found, self.buffer)
+            with checkpoint.fitting(found):
+                self.load_state_dict(state)
+        else:
+            threads.use(threads.choose(run, env.spec))
         self.logs.resume(self.env_steps)
 
     def train(self) -> None:
@@ -136,7 +138,8 @@ class Online:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint's state."""
+        """Continue from a checkpoint's state, with as many threads as before: their number decides the order of sums."""
+        threads.use(state["threads"])
         self.agent.load_state_dict(state["agent"])
         self.collector.load_state_dict(state["collector"])
         self.sampler.load_state_dict(state["sampler"])
@@ -167,9 +170,9 @@ def train(run: Run, root: Path = Path("runs"), fresh: bool = False) -> Path:
         fresh: Delete what an earlier run left there.
     """
     folder = run.folder(root)
-    if fresh:
-        checkpoint.discard(folder)
     written = folder / "config.json"
+    if fresh and written.exists():
+        shutil.rmtree(folder)
     if written.exists():
         difference = config.first_difference(config.load(written), run)
         if difference:

@@ -16,14 +16,15 @@ Which = Literal["last", "best"]
 def restore(folder: Path, run: Run, spec: Spec, which: Which = "last") -> tuple[ActorCriticAgent, int]:
     """The run's agent as a checkpoint left it, on the CPU and uncompiled, and the environment steps it had seen.
 
-    Raises `CheckpointError` if there is no such checkpoint or if it is damaged. Replay is not read.
+    Raises `CheckpointError` if there is no such checkpoint, or if it is damaged or another run's. Replay is not read.
     """
     checkpoints = folder / "checkpoints"
     path = checkpoints / "best" if which == "best" else checkpoint.latest(checkpoints)
     if path is None or not path.exists():
-        raise CheckpointError(f"{checkpoints} has no {which} checkpoint; train the run for longer.")
-    state = checkpoint.load(path)
+        raise CheckpointError(f"{checkpoints} has no {which} checkpoint yet; train the run for longer.")
+    env_steps, state = checkpoint.load(path)
     execution = dataclasses.replace(run.execution, compile=False)
     agent = run.agent.build(spec, num_envs=run.num_envs, total_updates=run.total_updates, seed=run.seed, execution=execution)
-    agent.load_state_dict(state["agent"])
-    return agent, state["env_steps"]
+    with checkpoint.fitting(path):
+        agent.load_state_dict(state["agent"])
+    return agent, env_steps

@@ -143,7 +143,7 @@ class RewardScaling(nn.Module):
 
     def observe(self, reward: Tensor, done: Tensor, valid: Tensor) -> None:
         """Learn from one step of every world [num_envs]; worlds that were only reset (not `valid`) are left as they are."""
-        returns = self.gamma * ~done * self.discounted + reward
+        returns = self.gamma * self.discounted * ~done + reward
         self.discounted.copy_(torch.where(valid, returns, self.discounted))
         self.statistics.observe(self.discounted, valid)
         self.largest.copy_(torch.maximum(self.largest, (self.discounted.abs() * valid).amax()))

@@ -23,10 +23,13 @@ class Regression(NamedTuple):
     """[batch, action_size]."""
     output: Tensor
     """[critics, batch, size]: the critic's outputs at (obs, action)."""
+    critic: nn.Module
+    """The critic that is trained."""
     target_critic: nn.Module
     """The slowly moving copy that targets come from."""
     backup: Callable[[nn.Module], Tensor]
-    """Target [batch, size] computed with the given critic. Differentiable, so that a saddle-point objective can reach the bootstrap value."""
+    """Target [batch, size] computed with the given critic. Differentiable, so that with `critic` itself a saddle-point objective reaches
+    the bootstrap value."""
 
     def target(self) -> Tensor:
         """[batch, size]: the usual semi-gradient target, without a gradient."""

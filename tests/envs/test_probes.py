@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steelyard.envs import make
+from steelyard.envs import EnvError, make
 
 
 def act(env, value):
@@ -71,5 +71,7 @@ def test_truncation_never_terminates():
 
 
 def test_a_state_of_another_size_is_refused():
-    with pytest.raises(RuntimeError, match="3 worlds was saved"):
-        make("probe-constant", 2).load_state_dict(make("probe-constant", 3).state_dict())
+    state = make("probe-constant", 3).state_dict()
+    assert state is not None
+    with pytest.raises(EnvError, match="3 worlds was saved"):
+        make("probe-constant", 2).load_state_dict(state)

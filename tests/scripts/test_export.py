@@ -1,7 +1,5 @@
 """Exported policies act as the agent does, where float32 statistics would not."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -21,14 +19,8 @@ Write = Callable[[nn.Module, Tensor, Path, dict[str, str]], Callable[[Tensor], T
 
 
 @pytest.fixture(scope="module")
-def script(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("export_script", repository / "scripts" / "export.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def script(load: Callable[[str], ModuleType]) -> ModuleType:
+    return load("export")
 
 
 def far_away() -> tuple[Any, Tensor]:

@@ -155,9 +155,9 @@ def test_truncation_bootstraps_and_termination_does_not():
 def test_a_window_ends_at_a_time_limit_even_if_the_new_episode_looks_like_the_end_of_the_old():
     buffer = ReplayBuffer(SPEC, 20, 1)
     one, yes, no = torch.ones(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
-    for truncated in (yes, no, no):
+    for truncated in (yes, no, yes, no):
         buffer.add(one, torch.zeros(1, 2), Step(one, one, torch.ones(1), no, truncated, yes, {}))
-    batch = buffer.gather(torch.tensor([0, 1]), 2, GAMMA)
+    batch = buffer.gather(torch.tensor([0, 1]), 3, GAMMA)
     torch.testing.assert_close(batch.reward, torch.tensor([1, 1 + GAMMA]))
     torch.testing.assert_close(batch.discount, torch.tensor([GAMMA, GAMMA**2]))
 

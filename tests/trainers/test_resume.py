@@ -76,7 +76,7 @@ def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(name: str, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             train(run, tmp_path / "parts")
     stopped = checkpoint.latest(run.folder(tmp_path / "parts") / "checkpoints")
-    assert stopped is not None and checkpoint.load(stopped)["env_steps"] < run.env_steps
+    assert stopped is not None and checkpoint.load(stopped)[0] < run.env_steps
     parts = train(run, tmp_path / "parts")
     one, other = (Online(run, folder) for folder in (whole, parts))
     equal(one.state_dict(), other.state_dict())
@@ -138,4 +138,4 @@ def test_worlds_that_cannot_be_saved_start_new_episodes(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             train(run, tmp_path)
     folder = train(run, tmp_path)
-    assert checkpoint.load(checkpoint.latest(folder / "checkpoints"))["env_steps"] == run.env_steps
+    assert checkpoint.load(checkpoint.latest(folder / "checkpoints"))[0] == run.env_steps

@@ -1,0 +1,310 @@
+"""Actors in other processes, which write into shared replay while the learner updates, at an exact ratio of updates to transitions.
+
+Each actor owns columns of replay and writes them without a lock. The learner sees every completed row once (`collect`), and by asking
+again says that it has learned from those: an actor may be ahead of that by `lead / num_actors` transitions and then waits. So the
+learner's schedule, fed with the counts of `collect`, is exact, and neither side runs away from the other.
+"""
+
+import copy
+import functools
+import logging
+import multiprocessing
+import os
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# Teaches pickle to send shared tensors to other processes.
+import torch.multiprocessing
+from steelyard.agents.errors import SteelyardError
+from steelyard.agents.types import Step
+from steelyard.envs.vector import VectorEnv
+from steelyard.trainers.actor_process import PAUSE, Assignment, Board, run
+from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.shared_weights import SharedWeights
+
+PATIENCE = 120.0
+"""Seconds without a sign of life after which an actor's process is killed and replaced."""
+TRIES = 3
+"""Processes of one actor that may die one after the other without a single transition."""
+
+log = logging.getLogger("steelyard.actors")
+
+
+class ActorError(SteelyardError):
+    """An actor cannot go on, or the pool cannot be built. The message is one sentence with the remedy."""
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    score: float
+    """Undiscounted sum of rewards."""
+    length: int
+    """Decisions."""
+
+
+class Collected(NamedTuple):
+    """What `collect` found."""
+
+    steps: list[Step]
+    """Newly completed rows, each column's in order and exactly once, as steps of all columns. A reset appears as a row of its own
+    with `valid` False, whichever autoreset the worlds use. A column without a further row has `valid` False, `truncated` True and
+    equal observations: there is nothing to learn from it."""
+    transitions: int
+    """How many valid rows these are."""
+
+
+class ActorPool:
+    """Processes that collect; a context manager that ends them.
+
+    `with ActorPool(...) as pool: pool.allow(100_000); new = pool.collect(); ...; pool.publish(policy.state_dict())`
+
+    The main script needs `if __name__ == "__main__":`, as always with spawned processes.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[int], VectorEnv],
+        policy: nn.Module,
+        buffer: ReplayBuffer,
+        num_actors: int,
+        seed: int,
+        random_transitions: int = 0,
+        lead: int = 64,
+        patience: float = PATIENCE,
+    ):
+        """Prepare; `start` or entering the context starts the processes.
+
+        `make_env` (picklable) makes an actor's worlds from their number, on the CPU and without processes of their own. `policy`
+        (picklable) is called as `policy(obs [n, obs_size], generator)` and returns exploratory actions [n, action_size]; the pool
+        keeps a copy. The first `random_transitions` actions are uniformly random. `lead` is the number of transitions that the actors
+        may be ahead, all together. Raises `ActorError` if `buffer` is not in shared memory, does not divide into the actors'
+        columns or has a smaller guard than `guard_rows` asks for.
+        """
+        if buffer.placement != "shared":
+            raise ActorError(f"placement of replay is {buffer.placement!r} but actors need it in shared memory; use 'shared'.")
+        if num_actors < 1 or buffer.num_envs % num_actors:
+            raise ActorError(f"{buffer.num_envs} worlds do not divide among {num_actors} actors; choose a multiple.")
+        if lead < buffer.num_envs:
+            raise ActorError(f"lead is {lead} for {buffer.num_envs} worlds; allow at least one transition per world.")
+        if buffer.guard < guard_rows(num_actors, lead):
+            raise ActorError(f"replay has a guard of {buffer.guard} rows; build it with guard={guard_rows(num_actors, lead)}.")
+        self.make_env, self.buffer, self.num_actors, self.patience = make_env, buffer, num_actors, patience
+        # By value: sent as it is, a module's parameters would become shared memory that the learner and all actors write.
+        self.policy = pickle.dumps(copy.deepcopy(policy).cpu())
+        self.weights = SharedWeights(policy.state_dict())
+        self.board = Board.build(num_actors)
+        self.seed, self.random_transitions = seed, -(-random_transitions // num_actors)
+        self.share = lead // num_actors
+        self.limit = 0
+        self.counts = [0] * num_actors
+        """Transitions of each actor that `collect` has returned."""
+        self.restarts = 0
+        """Actor processes that died and were replaced."""
+        self._processes: list[SpawnProcess] = []
+        self._errors: list[Connection] = []
+        self._starts = [0] * num_actors
+        self._fruitless = [0] * num_actors
+        self._pending: list[Step] = []
+        self._finished: list[Episode] = []
+        self._score = np.zeros(buffer.num_envs)
+        self._length = np.zeros(buffer.num_envs, dtype=np.int64)
+
+    @property
+    def collected(self) -> int:
+        """Transitions that `collect` has returned since the start."""
+        return sum(self.counts)
+
+    def start(self) -> None:
+        """Start the processes, with fresh episodes in all columns. They wait until `allow`."""
+        self.buffer.cut()
+        self._seen = self.buffer.cursors.clone()
+        for actor in range(self.num_actors):
+            process, errors = self._spawn(actor)
+            self._processes.append(process)
+            self._errors.append(errors)
+
+    def allow(self, transitions: int) -> None:
+        """Let the actors collect until `collected` is `transitions`, exactly.
+
+        When `collect` has returned the last of them the actors stand still: that is the moment to save replay.
+        """
+        self.limit = transitions
+        self._extend()
+
+    def publish(self, state: Mapping[str, Tensor]) -> None:
+        """Give the actors new values of the policy's `state_dict()`; each takes them before its next action."""
+        self.weights.publish(state)
+
+    def collect(self) -> Collected:
+        """Wait for new rows and return them; nothing if the limit of `allow` is reached.
+
+        Calling it says that the rows of the last call have been learned from. Raises `ActorError` if an actor reported an error or
+        cannot be kept alive.
+        """
+        before = self.collected
+        self._extend()
+        while True:
+            self._pending += self._scan(self.buffer.cursors.clone())
+            self._supervise()
+            if self.collected > before or before >= self.limit:
+                steps, self._pending = self._pending, []
+                return Collected(steps, self.collected - before)
+            time.sleep(PAUSE)
+
+    def episodes(self) -> list[Episode]:
+        """Episodes that finished in the rows that `collect` returned since the last call; interrupted ones are left out."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def close(self) -> None:
+        """End the processes."""
+        self.board.stop.fill_(True)
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        for errors in self._errors:
+            errors.close()
+        self._processes, self._errors = [], []
+
+    def __enter__(self) -> "ActorPool":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _extend(self) -> None:
+        """Allow every actor its share beyond what has been learned from, and all together no more than the limit."""
+        allowed = self.board.allowed
+        left = self.limit - int(allowed.sum())
+        for actor, count in enumerate(self.counts):
+            more = min(max(count + self.share - int(allowed[actor]), 0), left)
+            allowed[actor] += more
+            left -= more
+
+    def _scan(self, ends: Tensor) -> list[Step]:
+        """The rows of every column from where the last scan ended to `ends` [num_envs], counted and taken into the episodes."""
+        buffer, obs_size = self.buffer, self.buffer.spec.obs_size
+        env = torch.arange(buffer.num_envs)
+        steps = []
+        for offset in range(int((ends - self._seen).max())):
+            time_ = self._seen + offset
+            present = time_ < ends
+            row = buffer.flat[buffer.address(time_, env)] * present[:, None]
+            after = buffer.flat[buffer.address(time_ + 1, env), :obs_size] * present[:, None]
+            valid, terminated, truncated = row[:, -1] > 0, row[:, -3] > 0, (row[:, -2] > 0) | ~present
+            step = Step(after, after, row[:, -4] * valid, terminated, truncated, valid, {})
+            self._count(step, present)
+            steps.append(step)
+        self._seen = ends
+        return steps
+
+    def _count(self, step: Step, present: Tensor) -> None:
+        """Count a step's transitions per actor and its rewards per episode."""
+        per_actor = step.valid.view(self.num_actors, -1).sum(1).tolist()
+        self.counts = [count + new for count, new in zip(self.counts, per_actor, strict=True)]
+        valid = step.valid.numpy()
+        self._score += step.reward.numpy()
+        self._length += valid
+        done = (step.terminated | step.truncated).numpy() & present.numpy()
+        for column in np.flatnonzero(done & valid):
+            self._finished.append(Episode(float(self._score[column]), int(self._length[column])))
+        self._forget(done)
+
+    def _forget(self, columns: np.ndarray) -> None:
+        self._score[columns], self._length[columns] = 0, 0
+
+    def _supervise(self) -> None:
+        """Replace processes that died or hang; raise what one of them reported."""
+        for actor, process in enumerate(self._processes):
+            if process.exitcode is None:
+                if time.monotonic() - float(self.board.heartbeat[actor]) < self.patience:
+                    continue
+                log.warning("actor %d gave no sign of life for %g seconds and is killed", actor, self.patience)
+                process.kill()
+                process.join()
+            errors = self._errors[actor]
+            if errors.poll():
+                try:
+                    raise ActorError(f"actor {actor}: {errors.recv()}")
+                except EOFError:
+                    # It died without a word: the far end of the pipe is closed.
+                    pass
+            if process.exitcode == 1:
+                raise ActorError(f"actor {actor} stopped with a Python error; its traceback is printed above.")
+            self._restart(actor)
+
+    def _restart(self, actor: int) -> None:
+        """Take over what the dead process wrote and start another one, with fresh episodes, in its columns."""
+        exit_code = self._processes[actor].exitcode
+        columns = slice(*self._columns(actor))
+        before, count = self.buffer.cursors.clone(), self.counts[actor]
+        self.buffer.cut(columns)
+        after = self.buffer.cursors.clone()
+        # The last row that `cut` passed over separates the episodes; what lies before it is the dead process's.
+        ends = torch.where(after > before, after - 1, after)
+        own = torch.zeros(self.buffer.num_envs, dtype=torch.bool)
+        own[columns] = True
+        self._pending += self._scan(torch.where(own, ends, self._seen))
+        self._seen[columns] = after[columns]
+        self._forget(own.numpy())
+        self.restarts += 1
+        alive_since = self.counts[actor] > self._written_at_start[actor]
+        self._fruitless[actor] = 0 if alive_since else self._fruitless[actor] + 1
+        if self._fruitless[actor] >= TRIES:
+            raise ActorError(
+                f"actor {actor} died {TRIES} times without a transition (exit code {exit_code}); "
+                "run the task in one process (--actors 0) to see why."
+            )
+        log.warning("actor %d died (exit code %s) and is restarted; its %d transitions are kept", actor, exit_code, count)
+        self._errors[actor].close()
+        self._processes[actor], self._errors[actor] = self._spawn(actor)
+
+    def _columns(self, actor: int) -> tuple[int, int]:
+        worlds = self.buffer.num_envs // self.num_actors
+        return actor * worlds, (actor + 1) * worlds
+
+    def _spawn(self, actor: int) -> tuple[SpawnProcess, Connection]:
+        context = multiprocessing.get_context("spawn")
+        errors, far_end = context.Pipe(duplex=False)
+        env_seed, noise_seed = np.random.SeedSequence([self.seed, actor, self._starts[actor]]).generate_state(2)
+        assignment = Assignment(
+            actor=actor,
+            columns=self._columns(actor),
+            make_env=self.make_env,
+            buffer=self.buffer,
+            weights=self.weights,
+            board=self.board,
+            seeds=(int(env_seed) // 2, int(noise_seed)),
+            written=self.counts[actor],
+            random_transitions=self.random_transitions,
+            learner=os.getpid(),
+            errors=far_end,
+        )
+        self.board.heartbeat[actor] = time.monotonic()
+        self._starts[actor] += 1
+        self._written_at_start[actor] = self.counts[actor]
+        load_policy = functools.partial(pickle.loads, self.policy)
+        process = context.Process(target=run, args=(assignment, load_policy), name=f"steelyard-actor-{actor}", daemon=True)
+        process.start()
+        far_end.close()
+        return process, errors
+
+
+def guard_rows(num_actors: int, lead: int) -> int:
+    """Rows per column that actors may write while the learner reads: the `guard` that replay needs.
+
+    A transition costs at most two rows, with a reset, and a call that only resets may come before and after.
+    """
+    return 2 * (lead // num_actors) + 4
