@@ -1,6 +1,7 @@
 """What all actor-critic agents share: their slots, their networks, and the critic's regression."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -9,10 +10,22 @@ from torch import Tensor, nn
 from steelyard.agents.agent import Agent, Execution
 from steelyard.agents.networks import MLP, Network
 from steelyard.agents.networks.critic import Critic
-from steelyard.agents.networks.heads import Scalar, ValueHead, pessimistic
+from steelyard.agents.networks.heads import DeterministicPolicy, GaussianPolicy, Scalar, ValueHead, pessimistic
 from steelyard.agents.networks.normalizers import ObservationNormalizer, RawObservations, RewardScaler, UnscaledRewards
 from steelyard.agents.optimizer import Adam
-from steelyard.agents.parts import Balance, Fixed, Model, NoIntervention, NoModel, Objective, Plasticity, Regression, Squared, Uniform, Weighting
+from steelyard.agents.parts import (
+    Balance,
+    Fixed,
+    Model,
+    NoIntervention,
+    NoModel,
+    Objective,
+    Plasticity,
+    Regression,
+    Squared,
+    Uniform,
+    Weighting,
+)
 from steelyard.agents.types import Batch, Metrics, Spec, Step
 
 
@@ -64,7 +77,7 @@ class ActorCriticAgent(Agent):
     """An agent with a critic, a policy and the slots of `ActorCritic`."""
 
     slots: ClassVar[tuple[str, ...]] = ("objective", "weighting", "balance", "model", "plasticity")
-    actor: nn.Module
+    actor: GaussianPolicy | DeterministicPolicy
     target_critic: nn.Module
 
     def __init__(self, config: ActorCritic, spec: Spec, num_envs: int, seed: int, device: torch.device, execution: Execution):
@@ -112,7 +125,7 @@ class ActorCriticAgent(Agent):
             output=output,
             critic=self.critic,
             target_critic=self.target_critic,
-            backup=lambda critic: self.backup(critic, batch, noise),
+            backup=partial(self.backup, batch=batch, noise=noise),
         )
 
     def critic_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
@@ -144,9 +157,18 @@ class ActorCriticAgent(Agent):
         self.normalizer.observe(step.obs, acted_on)
         self.reward_scale.observe(step.reward, done, step.valid)
 
+    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Actions for raw observations and standard normal noise; zero noise gives the deterministic action."""
+        with torch.no_grad():
+            return self.actor.sample(self.balance.condition(self.normalizer(obs)), noise)
+
     def policy(self) -> "Policy":
         """The deterministic policy with its normaliser, as a module to export."""
         return Policy(self)
+
+    def explorer(self) -> "Explorer":
+        """The exploratory policy with its normaliser, as a module for other processes."""
+        return Explorer(self)
 
 
 class Policy(nn.Module):
@@ -158,3 +180,16 @@ class Policy(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.actor.mode(self.balance.condition(self.normalizer(obs)))
+
+
+class Explorer(nn.Module):
+    """Raw observations [rows, obs_size] to exploratory actions [rows, action_size]; the noise comes from `generator`."""
+
+    def __init__(self, agent: ActorCriticAgent):
+        super().__init__()
+        self.normalizer, self.balance, self.actor = agent.normalizer, agent.balance, agent.actor
+        self.action_size = agent.spec.action_size
+
+    def forward(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(obs.shape[0], self.action_size, generator=generator)
+        return self.actor.sample(self.balance.condition(self.normalizer(obs)), noise)

@@ -1,11 +1,11 @@
 """`Agent`: named losses in order, each differentiated only with respect to the child of its name, in one compiled update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
-import torch._dynamo.config
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value  # pyright: ignore[reportUnknownVariableType]
 
@@ -41,6 +41,14 @@ def has_native_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # pyright: ignore[reportPrivateUsage]
 
 
+@contextmanager
+def seeded(seed: int) -> Generator[None, None, None]:
+    """Torch's own random numbers, which initialise weights, start from `seed` within, and go on as before after."""
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+        yield
+
+
 class Agent(nn.Module):
     """Base of all agents.
 
@@ -61,7 +69,9 @@ class Agent(nn.Module):
         self.spec, self.device, self.execution = spec, device, execution
         self.every: dict[str, int] = {}
         self.update_count = 0
-        self.generators = {name: torch.Generator(device).manual_seed(seed + offset) for name, offset in (("update", 1), ("explore", 2))}
+        self.generators = {
+            name: torch.Generator(device).manual_seed(seed + offset) for name, offset in (("update", 1), ("explore", 2))
+        }
 
     def finish(self, optimizer: Adam, total_updates: int, target_rate: float) -> None:
         """To be called once the children exist: makes target copies and optimisers, moves everything to the device, compiles."""
@@ -79,9 +89,11 @@ class Agent(nn.Module):
         """The function as one compiled graph, or itself if compilation is off."""
         if not self.execution.compile:
             return function
+        import torch._dynamo.config  # here, because it takes seconds that an eager agent should not pay
+
         # Every agent of a process adds graphs to the same code object, and the limit counts them together.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        return torch.compile(function, fullgraph=True, dynamic=False)
+        return torch.compile(function, fullgraph=True, dynamic=False)  # pyright: ignore[reportUnknownMemberType]
 
     def own(self, name: str) -> dict[str, Tensor]:
         """Detached parameters of the child `name`, by their names in the agent."""
@@ -92,9 +104,11 @@ class Agent(nn.Module):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             if name in self.losses:
                 return getattr(self, f"{name}_loss")(batch, noise, seen)
-            return cast(Part, self.get_submodule(name)).loss(self, batch, noise)
+            return cast(Part, self.get_submodule(name)).loss(cast(Any, self), batch, noise)
 
-    def evaluate(self, parameters: dict[str, Tensor], name: str, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
+    def evaluate(
+        self, parameters: dict[str, Tensor], name: str, batch: Batch, noise: Tensor, seen: Metrics
+    ) -> tuple[Tensor, Metrics]:
         """The loss called `name` as a function of the parameters of its child."""
         return functional_call(self, parameters, (name, batch, noise, seen))
 
@@ -118,11 +132,13 @@ class Agent(nn.Module):
                 cast(AdamState, self.optimizers[name]).step(parameters, gradient)
                 for module in self.get_submodule(name).modules():
                     if hasattr(module, "project"):
-                        module.project()
+                        module.project()  # pyright: ignore[reportCallIssue]
                 metrics = metrics | {f"{name}_loss": value} | more
             if "slow" in due:
                 for slow, fast in self.slow.items():
-                    for target, source in zip(self.get_submodule(slow).parameters(), self.get_submodule(fast).parameters(), strict=True):
+                    for target, source in zip(
+                        self.get_submodule(slow).parameters(), self.get_submodule(fast).parameters(), strict=True
+                    ):
                         target.lerp_(source, self.target_rate)
             return metrics
 

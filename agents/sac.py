@@ -1,12 +1,13 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): maximum-entropy policy, clipped double Q, tuned temperature."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from steelyard.agents.actor_critic import ActorCritic, ActorCriticAgent
-from steelyard.agents.agent import Execution
+from steelyard.agents.agent import Execution, seeded
 from steelyard.agents.networks.heads import Gaussian, GaussianPolicy
 from steelyard.agents.types import Batch, Metrics, Spec
 
@@ -23,7 +24,14 @@ class SAC(ActorCritic):
     """Target entropy in units of the number of action components: -|A| in the paper, -|A|/2 in SimbaV2."""
 
     def build(
-        self, spec: Spec, *, num_envs: int, total_updates: int, seed: int, device: str | torch.device = "cpu", execution: Execution | None = None
+        self,
+        spec: Spec,
+        *,
+        num_envs: int,
+        total_updates: int,
+        seed: int,
+        device: str | torch.device = "cpu",
+        execution: Execution | None = None,
     ) -> "SoftActorCritic":
         """The agent for a task.
 
@@ -35,8 +43,7 @@ class SAC(ActorCritic):
             device: Where everything lives.
             execution: Precision and compilation.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return SoftActorCritic(self, spec, num_envs, total_updates, seed, torch.device(device), execution or Execution())
 
 
@@ -55,7 +62,7 @@ class SoftActorCritic(ActorCriticAgent):
     """The agent that `SAC` describes. One batch serves all losses, in the order of SimbaV2's released code."""
 
     losses = ("actor", "temperature", "critic")
-    slow = {"target_critic": "critic"}
+    slow: ClassVar[dict[str, str]] = {"target_critic": "critic"}
     draws = 2
 
     def __init__(
@@ -83,8 +90,3 @@ class SoftActorCritic(ActorCriticAgent):
         action, log_prob = self.actor(self.balance.condition(batch.next_obs), noise[1])
         output = self.pessimistic(critic(batch.next_obs, action))
         return self.head.backup(output, batch.reward, batch.discount, self.temperature() * log_prob)
-
-    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Samples of the policy for standard normal noise; its mode for zero noise."""
-        with torch.no_grad():
-            return self.actor(self.balance.condition(self.normalizer(obs)), noise)[0]

@@ -1,12 +1,13 @@
 """Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from steelyard.agents.actor_critic import ActorCritic, ActorCriticAgent
-from steelyard.agents.agent import Execution
+from steelyard.agents.agent import Execution, seeded
 from steelyard.agents.networks.heads import DeterministicPolicy
 from steelyard.agents.types import Batch, Metrics, Spec
 
@@ -25,7 +26,14 @@ class TD3(ActorCritic):
     """Critic updates per update of the policy and of the target networks."""
 
     def build(
-        self, spec: Spec, *, num_envs: int, total_updates: int, seed: int, device: str | torch.device = "cpu", execution: Execution | None = None
+        self,
+        spec: Spec,
+        *,
+        num_envs: int,
+        total_updates: int,
+        seed: int,
+        device: str | torch.device = "cpu",
+        execution: Execution | None = None,
     ) -> "TwinDelayed":
         """The agent for a task.
 
@@ -37,8 +45,7 @@ class TD3(ActorCritic):
             device: Where everything lives.
             execution: Precision and compilation.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return TwinDelayed(self, spec, num_envs, total_updates, seed, torch.device(device), execution or Execution())
 
 
@@ -46,20 +53,16 @@ class TwinDelayed(ActorCriticAgent):
     """The agent that `TD3` describes."""
 
     losses = ("critic", "actor")
-    slow = {"target_critic": "critic", "target_actor": "actor"}
+    slow: ClassVar[dict[str, str]] = {"target_critic": "critic", "target_actor": "actor"}
     draws = 1
 
     def __init__(
         self, config: TD3, spec: Spec, num_envs: int, total_updates: int, seed: int, device: torch.device, execution: Execution
     ):
         super().__init__(config, spec, num_envs, seed, device, execution)
-        self.actor = DeterministicPolicy(self.build_actor_body((spec.action_size,)))
-        self.target_actor = DeterministicPolicy(self.build_actor_body((spec.action_size,)))
-        self.exploration_noise, self.target_noise, self.target_noise_clip = (
-            config.exploration_noise,
-            config.target_noise,
-            config.target_noise_clip,
-        )
+        self.actor = DeterministicPolicy(self.build_actor_body((spec.action_size,)), config.exploration_noise)
+        self.target_actor = DeterministicPolicy(self.build_actor_body((spec.action_size,)), config.exploration_noise)
+        self.target_noise, self.target_noise_clip = config.target_noise, config.target_noise_clip
         self.every = {"actor": config.policy_delay, "slow": config.policy_delay}
         self.finish(config.optimizer, total_updates, config.target_rate)
 
@@ -75,9 +78,3 @@ class TwinDelayed(ActorCriticAgent):
         action = self.actor(self.balance.condition(batch.obs))
         improvement = -self.head.value(self.critic(batch.obs, action))[0]
         return self.balance(improvement, action, batch.action).mean(), {}
-
-    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """pi(s) with Gaussian exploration noise, kept in [-1, 1]."""
-        with torch.no_grad():
-            action = self.actor(self.balance.condition(self.normalizer(obs)))
-            return (action + self.exploration_noise * noise).clamp(-1, 1)

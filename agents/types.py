@@ -59,7 +59,7 @@ class Batch(NamedTuple):
     """[batch] gamma^k (1 - terminated) for the k steps the window really spans: time limits bootstrap, terminations do not."""
     weight: Tensor
     """[batch] weight of each row in the regression; one for uniform sampling."""
-    index: Tensor
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     """[batch] int64 flat address `time * num_envs + env` of each row in its buffer."""
     next_action: Tensor | None = None
     """[batch, action_size] action stored in the following row; filled only when an agent asks for it."""

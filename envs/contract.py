@@ -24,7 +24,7 @@ def check_contract(env: VectorEnv, *, steps: int | None = None, seed: int = 0, d
     _check_spec(env)
     _check_seeding(env, seed, deterministic)
     _check_refusals(env, seed)
-    _check_play(env, seed, steps)
+    _check_play(env, seed, steps, deterministic)
     _check_state(env, seed)
 
 
@@ -67,7 +67,7 @@ def _check_refusals(env: VectorEnv, seed: int) -> None:
     _require(torch.equal(step.obs, expected.obs), "a refused action must leave the worlds as they were")
 
 
-def _check_play(env: VectorEnv, seed: int, steps: int) -> None:
+def _check_play(env: VectorEnv, seed: int, steps: int, deterministic: bool) -> None:
     obs = env.reset(seed=seed)
     _require(obs.shape == (env.num_envs, env.spec.obs_size), f"reset returned shape {tuple(obs.shape)}")
     _require(obs.dtype == torch.float32 and obs.device == env.device, f"reset returned {obs.dtype} on {obs.device}")
@@ -81,6 +81,12 @@ def _check_play(env: VectorEnv, seed: int, steps: int) -> None:
         if earlier is not None:
             kept = [getattr(earlier, name) for name in FIELDS]
             _require(all(map(torch.equal, kept, copies)), "a tensor handed out was written to by a later call")
+            moved = (earlier.obs != earlier.next_obs).any(dim=1)
+            _require(
+                not bool(moved[done & ~step.valid].any()), "obs must be the last of the episode where the next call resets it"
+            )
+            started = deterministic or bool(moved[done & step.valid].all())
+            _require(started, "obs must be the first of a new episode after an end, or the next row must have valid=False")
         resets.update((~step.valid[done]).tolist())
         _require(len(resets) < 2, "worlds must be reset either always in the call that ends an episode or always in the next")
         _require(bool(step.valid[~done].all()), "valid may be False only in the call after an episode's end")

@@ -5,10 +5,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Spec, Step
 
 
-class EnvError(RuntimeError):
+class EnvError(SteelyardError):
     """A world broke its contract: unknown task, wrong shapes, NaN, or an action out of bounds. One sentence with the remedy."""
 
 

@@ -23,6 +23,9 @@ from steelyard.agents.agent import has_native_bf16
 from steelyard.trainers.errors import run_script
 from steelyard.trainers.provenance import describe
 
+WIDTH = 120
+"""Columns of tables that go to a file or a pipe."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -175,7 +178,7 @@ def processor() -> str:
 
 def bench(options: Bench) -> None:
     """Measure and print."""
-    console, progress = Console(), Console(stderr=True)
+    console, progress = Console(width=None if sys.stdout.isatty() else WIDTH), Console(stderr=True)
     notes = []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = (1, cores) if cores > 1 and not options.debug else (1,)

@@ -22,6 +22,8 @@ WORLDS = 10
 """Episodes played side by side."""
 PICTURE = 384
 """Width and height of the video in pixels."""
+FRAMES = 250
+"""Frames of the video, about: drawing one takes a CPU 50 to 100 ms."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _film(run: Run, agent: ActorCriticAgent, path: Path, seed: int) -> str | Non
     """The video's path; None, and a line on stderr, where no picture can be drawn: the score stands without one."""
     env = envs.make(run.task, 1, action_repeat=run.action_repeat, render_size=PICTURE)
     try:
-        return str(film(agent, env, path, seed))
+        return str(film(agent, env, path, seed, every=max((env.spec.horizon or 0) // FRAMES, 1)))
     except VideoError as error:
         print(error, file=sys.stderr)
         return None

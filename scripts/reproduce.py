@@ -21,6 +21,8 @@ from steelyard.trainers.errors import run_script
 
 EXPERIMENTS: dict[str, type[Experiment]] = {"simba-v2-dmc": SimbaV2Dmc, "bf16": Bf16}
 """Every experiment by its name."""
+WIDTH = 120
+"""Columns of tables that go to a file or a pipe."""
 
 
 class ObstacleError(SteelyardError):
@@ -35,15 +37,15 @@ class Output:
     """Folder below which the training runs lie; finished ones are reused, interrupted ones continue."""
     results: Path = Path("results")
     """Folder in which NAME/{claims.json,curves.csv,figure.png,README.md} are written."""
-    jobs: int = 1
-    """Runs that train at the same time, each with one thread; what they print goes to output.log in their folders."""
+    jobs: int = 0
+    """Runs that train at the same time, one thread each; 0 takes one per core. What they print goes to output.log in their folders."""
     json: bool = False
     """Print the claims as JSON."""
 
 
 def reproduce(name: str, experiment: Experiment, output: Output) -> bool:
     """Train what is missing, judge the claims, write the results; returns whether every claim holds."""
-    console = Console(stderr=output.json)
+    console = Console(stderr=output.json, width=None if sys.stdout.isatty() else WIDTH)
     obstacle = experiment.obstacle()
     if obstacle:
         raise ObstacleError(f"{name}: {obstacle}")

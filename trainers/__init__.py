@@ -1,0 +1,1 @@
+"""When things happen: replay, the training loop, evaluation, checkpoints and logs."""

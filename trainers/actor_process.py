@@ -1,6 +1,6 @@
 """What runs in an actor's process: step the worlds, write their columns of replay, wait while the learner is behind."""
 
-import os
+import multiprocessing
 import signal
 import sys
 import time
@@ -58,14 +58,12 @@ class Assignment:
     """Transitions that earlier processes of this actor wrote."""
     random_transitions: int
     """How many of this actor's first transitions come from uniformly random actions."""
-    learner: int
-    """Process id of the learner; an actor without it ends."""
     errors: Connection
     """Takes one sentence if the worlds or replay refuse."""
 
 
 def run(assignment: Assignment, load_policy: Callable[[], nn.Module]) -> None:
-    """Be an actor until the learner says stop or is gone. Exit code 1 after an error that was reported through `assignment.errors`."""
+    """Be an actor until the learner says stop or is gone. Exit code 1 after an error reported through `assignment.errors`."""
     # Ctrl-C reaches the whole process group; only the learner decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -101,18 +99,19 @@ def _act(job: Assignment, policy: nn.Module) -> None:
 
 
 def _room(job: Assignment, written: int) -> int:
-    """Wait until more transitions are allowed and return how many; zero if it is time to end."""
+    """Wait until more transitions are allowed and return how many; zero if it is time to end, or if the learner is gone."""
+    learner = multiprocessing.parent_process()
     while True:
         job.board.heartbeat[job.actor] = time.monotonic()
-        if bool(job.board.stop) or os.getppid() != job.learner:
+        if bool(job.board.stop):
             return 0
         if (room := int(job.board.allowed[job.actor]) - written) > 0:
             return room
+        if learner is not None and not learner.is_alive():
+            return 0
         time.sleep(PAUSE)
 
 
 def _first(valid: Tensor, room: int) -> Tensor:
     """The first `room` of the valid columns: the last step before the limit may be more than there is room for."""
     return valid & (valid.cumsum(0) <= room)
-
-

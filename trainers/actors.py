@@ -1,7 +1,7 @@
-"""Actors in other processes, which write into shared replay while the learner updates, at an exact ratio of updates to transitions.
+"""Actors in other processes, which write into shared replay while the learner updates, at an exact update ratio.
 
 Each actor owns columns of replay and writes them without a lock. The learner sees every completed row once (`collect`), and by asking
-again says that it has learned from those: an actor may be ahead of that by `lead / num_actors` transitions and then waits. So the
+again it says that it has learned from those: an actor may be ahead of that by `lead / num_actors` transitions, then it waits. So the
 learner's schedule, fed with the counts of `collect`, is exact, and neither side runs away from the other.
 """
 
@@ -9,20 +9,18 @@ import copy
 import functools
 import logging
 import multiprocessing
-import os
 import pickle
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.multiprocessing  # teaches pickle to send shared tensors
 from torch import Tensor, nn
 
-# Teaches pickle to send shared tensors to other processes.
-import torch.multiprocessing
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Step
 from steelyard.envs.vector import VectorEnv
@@ -32,6 +30,8 @@ from steelyard.trainers.shared_weights import SharedWeights
 
 PATIENCE = 120.0
 """Seconds without a sign of life after which an actor's process is killed and replaced."""
+STARTUP = 600.0
+"""Seconds that an actor's process may take to its first sign of life: it imports simulators and builds its worlds."""
 TRIES = 3
 """Processes of one actor that may die one after the other without a single transition."""
 
@@ -67,7 +67,7 @@ class ActorPool:
 
     `with ActorPool(...) as pool: pool.allow(100_000); new = pool.collect(); ...; pool.publish(policy.state_dict())`
 
-    The main script needs `if __name__ == "__main__":`, as always with spawned processes.
+    The main script needs `if __name__ == "__main__":`, as always with processes that are not plain forks.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class ActorPool:
 
         `make_env` (picklable) makes an actor's worlds from their number, on the CPU and without processes of their own. `policy`
         (picklable) is called as `policy(obs [n, obs_size], generator)` and returns exploratory actions [n, action_size]; the pool
-        keeps a copy. The first `random_transitions` actions are uniformly random. `lead` is the number of transitions that the actors
-        may be ahead, all together. Raises `ActorError` if `buffer` is not in shared memory, does not divide into the actors'
-        columns or has a smaller guard than `guard_rows` asks for.
+        keeps a copy. The first `random_transitions` actions are uniformly random. `lead` is the number of transitions that the
+        actors may be ahead, all together. Raises `ActorError` if `buffer` is not in shared memory, does not divide into the
+        actors' columns or has a smaller guard than `guard_rows` asks for.
         """
         if buffer.placement != "shared":
             raise ActorError(f"placement of replay is {buffer.placement!r} but actors need it in shared memory; use 'shared'.")
@@ -109,14 +109,16 @@ class ActorPool:
         """Transitions of each actor that `collect` has returned."""
         self.restarts = 0
         """Actor processes that died and were replaced."""
-        self._processes: list[SpawnProcess] = []
+        self._processes: list[BaseProcess] = []
         self._errors: list[Connection] = []
         self._starts = [0] * num_actors
         self._fruitless = [0] * num_actors
+        self._count_at_start = [0] * num_actors
         self._pending: list[Step] = []
         self._finished: list[Episode] = []
         self._score = np.zeros(buffer.num_envs)
         self._length = np.zeros(buffer.num_envs, dtype=np.int64)
+        self._over = np.zeros(buffer.num_envs, dtype=bool)
 
     @property
     def collected(self) -> int:
@@ -147,8 +149,8 @@ class ActorPool:
     def collect(self) -> Collected:
         """Wait for new rows and return them; nothing if the limit of `allow` is reached.
 
-        Calling it says that the rows of the last call have been learned from. Raises `ActorError` if an actor reported an error or
-        cannot be kept alive.
+        Calling it says that the rows of the last call have been learned from. Raises `ActorError` if an actor reported an error
+        or cannot be kept alive.
         """
         before = self.collected
         self._extend()
@@ -203,26 +205,27 @@ class ActorPool:
             present = time_ < ends
             row = buffer.flat[buffer.address(time_, env)] * present[:, None]
             after = buffer.flat[buffer.address(time_ + 1, env), :obs_size] * present[:, None]
-            valid, terminated, truncated = row[:, -1] > 0, row[:, -3] > 0, (row[:, -2] > 0) | ~present
-            step = Step(after, after, row[:, -4] * valid, terminated, truncated, valid, {})
-            self._count(step, present)
-            steps.append(step)
+            valid, terminated, truncated = row[:, -1] > 0, row[:, -3] > 0, row[:, -2] > 0
+            self._count(row[:, -4], valid, terminated | truncated, present)
+            steps.append(Step(after, after, row[:, -4] * valid, terminated, truncated | ~present, valid, {}))
         self._seen = ends
         return steps
 
-    def _count(self, step: Step, present: Tensor) -> None:
-        """Count a step's transitions per actor and its rewards per episode."""
-        per_actor = step.valid.view(self.num_actors, -1).sum(1).tolist()
-        self.counts = [count + new for count, new in zip(self.counts, per_actor, strict=True)]
-        valid = step.valid.numpy()
-        self._score += step.reward.numpy()
-        self._length += valid
-        done = (step.terminated | step.truncated).numpy() & present.numpy()
-        for column in np.flatnonzero(done & valid):
-            self._finished.append(Episode(float(self._score[column]), int(self._length[column])))
-        self._forget(done)
+    def _count(self, reward: Tensor, valid: Tensor, done: Tensor, present: Tensor) -> None:
+        """Count one row of each column where `present`: transitions per actor, rewards and lengths of episodes.
 
-    def _forget(self, columns: np.ndarray) -> None:
+        Steps beyond a limit are not valid but belong to their episode; the row after its end, which holds the reset, does not.
+        """
+        per_actor = valid.view(self.num_actors, -1).sum(1).tolist()
+        self.counts = [count + new for count, new in zip(self.counts, per_actor, strict=True)]
+        self._score += reward.numpy()
+        self._length += present.numpy() & ~self._over
+        for column in np.flatnonzero(done.numpy()):
+            self._finished.append(Episode(float(self._score[column]), int(self._length[column])))
+        self._begin(done.numpy())
+        self._over = np.where(present.numpy(), done.numpy(), self._over)
+
+    def _begin(self, columns: np.ndarray) -> None:
         self._score[columns], self._length[columns] = 0, 0
 
     def _supervise(self) -> None:
@@ -249,7 +252,7 @@ class ActorPool:
         """Take over what the dead process wrote and start another one, with fresh episodes, in its columns."""
         exit_code = self._processes[actor].exitcode
         columns = slice(*self._columns(actor))
-        before, count = self.buffer.cursors.clone(), self.counts[actor]
+        before = self.buffer.cursors.clone()
         self.buffer.cut(columns)
         after = self.buffer.cursors.clone()
         # The last row that `cut` passed over separates the episodes; what lies before it is the dead process's.
@@ -258,16 +261,19 @@ class ActorPool:
         own[columns] = True
         self._pending += self._scan(torch.where(own, ends, self._seen))
         self._seen[columns] = after[columns]
-        self._forget(own.numpy())
+        self._begin(own.numpy())
+        self._over[columns] = False
         self.restarts += 1
-        alive_since = self.counts[actor] > self._written_at_start[actor]
-        self._fruitless[actor] = 0 if alive_since else self._fruitless[actor] + 1
+        fruitful = self.counts[actor] > self._count_at_start[actor]
+        self._fruitless[actor] = 0 if fruitful else self._fruitless[actor] + 1
         if self._fruitless[actor] >= TRIES:
             raise ActorError(
                 f"actor {actor} died {TRIES} times without a transition (exit code {exit_code}); "
                 "run the task in one process (--actors 0) to see why."
             )
-        log.warning("actor %d died (exit code %s) and is restarted; its %d transitions are kept", actor, exit_code, count)
+        log.warning(
+            "actor %d died (exit code %s) and is restarted; its %d transitions are kept", actor, exit_code, self.counts[actor]
+        )
         self._errors[actor].close()
         self._processes[actor], self._errors[actor] = self._spawn(actor)
 
@@ -275,8 +281,10 @@ class ActorPool:
         worlds = self.buffer.num_envs // self.num_actors
         return actor * worlds, (actor + 1) * worlds
 
-    def _spawn(self, actor: int) -> tuple[SpawnProcess, Connection]:
-        context = multiprocessing.get_context("spawn")
+    def _spawn(self, actor: int) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("forkserver")
+        # The server imports the suite once, in a process without threads, and each actor is a copy of it.
+        context.set_forkserver_preload([run.__module__])
         errors, far_end = context.Pipe(duplex=False)
         env_seed, noise_seed = np.random.SeedSequence([self.seed, actor, self._starts[actor]]).generate_state(2)
         assignment = Assignment(
@@ -289,12 +297,11 @@ class ActorPool:
             seeds=(int(env_seed) // 2, int(noise_seed)),
             written=self.counts[actor],
             random_transitions=self.random_transitions,
-            learner=os.getpid(),
             errors=far_end,
         )
-        self.board.heartbeat[actor] = time.monotonic()
+        self.board.heartbeat[actor] = time.monotonic() + STARTUP - self.patience
         self._starts[actor] += 1
-        self._written_at_start[actor] = self.counts[actor]
+        self._count_at_start[actor] = self.counts[actor]
         load_policy = functools.partial(pickle.loads, self.policy)
         process = context.Process(target=run, args=(assignment, load_policy), name=f"steelyard-actor-{actor}", daemon=True)
         process.start()

@@ -111,8 +111,7 @@ class ReplayBuffer:
         successor = pad(step.next_obs, (0, self.width - self.spec.obs_size)).float()
         if row.device.type == "cpu":
             self._require_finite(obs, action, step, row, successor)
-        done = (step.terminated | step.truncated) & step.valid
-        reset = done & (step.next_obs != step.obs).any(-1)
+        reset = (step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)
         # On a GPU the question would be a synchronisation; there the reset is written always, as a copy where there was none.
         may_reset = reset.device.type != "cpu" or bool(reset.any())
         row, successor, reset = (tensor.to(self.device) for tensor in (row, successor, reset))

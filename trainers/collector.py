@@ -1,7 +1,6 @@
-"""Where new transitions come from: worlds in this process, or `actors` in others (`actors.py`)."""
+"""Where new transitions come from: worlds in this process, or in others (`actor_collector.py`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -9,20 +8,11 @@ from torch import Tensor
 
 from steelyard.agents.actor_critic import ActorCriticAgent
 from steelyard.envs.vector import VectorEnv
+from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
 
 SEEDS_PER_RUN = 1_000
 """Training world i of the run with seed s starts from the seed `1000 s + i`; evaluation's seeds begin at 10^9."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A finished episode of training."""
-
-    score: float
-    """Undiscounted sum of rewards."""
-    length: int
-    """Decisions."""
 
 
 class Collector(Protocol):
@@ -48,6 +38,10 @@ class Collector(Protocol):
         """Continue where `state_dict` was taken."""
         ...
 
+    def rest(self) -> bool:
+        """Ask for a stop; True once nothing is being collected, so that replay can be saved. Until then `collect` goes on."""
+        ...
+
     def close(self) -> None:
         """Release the worlds."""
         ...
@@ -67,7 +61,11 @@ class LocalCollector:
 
     def collect(self) -> int:
         """One step of every world."""
-        action = self.random_action() if self.transitions < self.random_steps else self.agent.act(self.obs.to(self.agent.device), explore=True)
+        action = (
+            self.random_action()
+            if self.transitions < self.random_steps
+            else self.agent.act(self.obs.to(self.agent.device), explore=True)
+        )
         step = self.env.step(action.to(self.env.device))
         self.buffer.add(self.obs, action, step)
         self.agent.observe(step)
@@ -97,6 +95,10 @@ class LocalCollector:
 
     def publish(self) -> None:
         """Nothing to do: the agent itself acts."""
+
+    def rest(self) -> bool:
+        """Nothing is collected between two calls of `collect`."""
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Worlds (None if they cannot be saved), the observation to act on, the random stream and the running returns."""

@@ -30,7 +30,9 @@ def read(presets: Mapping[str, Run], description: str, arguments: list[str] | No
         dict(presets), {name: summary(run) for name, run in presets.items()}, prefix_names=False
     )
 
-    def parse(run: Annotated[Any, tyro.conf.arg(name="")], launch: Annotated[Launch, tyro.conf.arg(name="")]) -> tuple[Run, Launch]:
+    def parse(
+        run: Annotated[Any, tyro.conf.arg(name="")], launch: Annotated[Launch, tyro.conf.arg(name="")]
+    ) -> tuple[Run, Launch]:
         return run, launch
 
     parse.__annotations__["run"] = Annotated[choice, tyro.conf.arg(name="")]

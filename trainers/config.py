@@ -70,7 +70,15 @@ class Run:
     """Where numbers go besides CSV; wandb needs the extra of that name."""
 
     def __post_init__(self) -> None:
-        for name in ("env_steps", "num_envs", "action_repeat", "evaluation_interval", "evaluation_episodes", "log_interval", "checkpoint_interval"):
+        for name in (
+            "env_steps",
+            "num_envs",
+            "action_repeat",
+            "evaluation_interval",
+            "evaluation_episodes",
+            "log_interval",
+            "checkpoint_interval",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number.")
         for name in ("actors", "random_steps", "threads", "seed"):
@@ -103,7 +111,11 @@ def debug(run: Run) -> Run:
     """The same run shrunk to seconds: small networks and batches, eager, a few hundred steps."""
 
     def small(network: networks.Network) -> networks.Network:
-        return dataclasses.replace(network, hidden=(16,)) if isinstance(network, networks.MLP) else dataclasses.replace(network, width=16, blocks=1)
+        return (
+            dataclasses.replace(network, hidden=(16,))
+            if isinstance(network, networks.MLP)
+            else dataclasses.replace(network, width=16, blocks=1)
+        )
 
     agent = dataclasses.replace(run.agent, actor=small(run.agent.actor), critic=small(run.agent.critic), batch_size=16)
     return dataclasses.replace(
@@ -170,12 +182,16 @@ def from_plain(value: Any) -> Any:
         return value
     tag = value.get("class")
     if tag not in CLASSES:
-        raise ConfigError(f"the saved configuration names the class {tag!r}, which this version does not know; use the version that wrote it.")
+        raise ConfigError(
+            f"the saved configuration names the class {tag!r}, which this version does not know; use the version that wrote it."
+        )
     kind = CLASSES[tag]
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(value) - known - {"class"})
     if unknown:
-        raise ConfigError(f"the saved configuration has the field {tag}.{unknown[0]}, which this version does not know; use the version that wrote it.")
+        raise ConfigError(
+            f"the saved configuration has the field {tag}.{unknown[0]}, which this version does not know; use the version that wrote it."
+        )
     return kind(**{name: from_plain(item) for name, item in value.items() if name != "class"})
 
 

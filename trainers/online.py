@@ -10,7 +10,10 @@ import numpy as np
 import torch
 
 from steelyard import envs
+from steelyard.agents.types import Spec
 from steelyard.trainers import checkpoint, config, threads
+from steelyard.trainers.actor_collector import ActorCollector, lead
+from steelyard.trainers.actors import guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collector import Collector, LocalCollector
 from steelyard.trainers.config import ConfigError, Run
@@ -37,17 +40,25 @@ class Online:
     def __init__(self, run: Run, folder: Path):
         self.run, self.folder = run, folder
         self.progress = Progress(run.env_steps, label=f"{run.task} {run.preset} seed {run.seed}")
-        env = make_env(run)
+        self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization="sync"))
+        spec, num_envs = self.evaluation_env.spec, run.num_envs * max(run.actors, 1)
         self.agent = run.agent.build(
-            env.spec, num_envs=run.num_envs, total_updates=run.total_updates, seed=run.seed, device=run.torch_device, execution=run.execution
+            spec,
+            num_envs=num_envs,
+            total_updates=run.total_updates,
+            seed=run.seed,
+            device=run.torch_device,
+            execution=run.execution,
         )
-        placement = "device" if run.torch_device.type == "cuda" else "host"
-        self.buffer = ReplayBuffer(env.spec, min(run.capacity, run.env_steps), run.num_envs, placement, run.torch_device)
+        self.buffer = build_buffer(run, spec, num_envs)
         self.sampler = run.sampler.build(self.buffer, run.agent.batch_size, run.agent.n_step, self.agent.gamma, run.seed + 4)
         self.schedule = run.schedule.build()
         self.learner = Learner(self.agent, self.sampler, folder)
-        self.collector: Collector = LocalCollector(env, self.agent, self.buffer, run.random_steps, run.seed)
-        self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization="sync"))
+        self.collector: Collector = (
+            ActorCollector(run, self.agent, self.buffer)
+            if run.actors
+            else LocalCollector(make_env(run), self.agent, self.buffer, run.random_steps, run.seed)
+        )
         self.logs = Logs(folder, [BACKENDS[name] for name in run.log_to])
         self.env_steps, self.best = 0, -float("inf")
         self.clocks = {
@@ -61,7 +72,7 @@ class Online:
             with checkpoint.fitting(found):
                 self.load_state_dict(state)
         else:
-            threads.use(threads.choose(run, env.spec))
+            threads.use(threads.choose(run, spec))
         self.logs.resume(self.env_steps)
 
     def train(self) -> None:
@@ -71,7 +82,7 @@ class Online:
             self.progress.print(self.buffer.describe())
             if self.env_steps == 0:
                 self.evaluate()
-            while unfinished(self.env_steps) and not interrupts.received:
+            while unfinished(self.env_steps) and not (interrupts.received and self.collector.rest()):
                 self.step()
                 self.progress.update(self.env_steps, self.agent.update_count)
                 if self.clocks["log"](self.env_steps):
@@ -82,7 +93,9 @@ class Online:
                     self.save()
             self.save()
             if interrupts.received:
-                self.progress.print(f"{signal.Signals(interrupts.received).name}: saved at {self.env_steps:,} steps; the same command continues.")
+                self.progress.print(
+                    f"{signal.Signals(interrupts.received).name}: saved at {self.env_steps:,} steps; the same command continues."
+                )
         self.close()
         if interrupts.received:
             raise KeyboardInterrupt
@@ -114,7 +127,9 @@ class Online:
         """Score the deterministic policy in worlds of its own."""
         scores = evaluate(self.agent, self.evaluation_env, self.run.evaluation_episodes, self.run.seed)
         self.logs.evaluation(self.env_steps, self.agent.update_count, scores.metrics())
-        self.progress.print(f"{self.env_steps:>9,} steps  return {scores.mean:,.1f} ± {scores.std:,.1f} over {len(scores.returns)} episodes")
+        self.progress.print(
+            f"{self.env_steps:>9,} steps  return {scores.mean:,.1f} ± {scores.std:,.1f} over {len(scores.returns)} episodes"
+        )
         if scores.mean > self.best:
             self.best = scores.mean
             checkpoint.save_best(self.folder / "checkpoints", self.env_steps, self.state_dict())
@@ -156,6 +171,16 @@ class Online:
         self.logs.close()
 
 
+def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
+    """Replay for a run: shared between processes, on the GPU where one learns, or in host memory."""
+    capacity = max(min(run.capacity, run.env_steps), 2 * num_envs)
+    if run.actors:
+        return ReplayBuffer(spec, capacity, num_envs, "shared", guard=guard_rows(run.actors, lead(run)))
+    if run.torch_device.type == "cuda":
+        return ReplayBuffer(spec, capacity, num_envs, "device", run.torch_device)
+    return ReplayBuffer(spec, capacity, num_envs)
+
+
 def make_env(run: Run) -> envs.VectorEnv:
     """The worlds that a run collects from."""
     return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization)
@@ -176,7 +201,9 @@ def train(run: Run, root: Path = Path("runs"), fresh: bool = False) -> Path:
     if written.exists():
         difference = config.first_difference(config.load(written), run)
         if difference:
-            raise ConfigError(f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --run.preset.")
+            raise ConfigError(
+                f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --run.preset."
+            )
     else:
         config.save(run, written)
     Online(run, folder).train()

@@ -53,7 +53,13 @@ def for_dmc(run: Run) -> Run:
     """The same recipe for dm-control: decisions of two steps, two updates each, and, for SimbaV2, a single critic (no episode terminates)."""
     agent = dataclasses.replace(run.agent, critics=1) if run.preset.startswith("simba-v2") else run.agent
     return dataclasses.replace(
-        run, task="walker-run", agent=agent, action_repeat=2, schedule=FixedRatio(2.0), random_steps=min(run.random_steps, 5_000), capacity=1_000_000
+        run,
+        task="walker-run",
+        agent=agent,
+        action_repeat=2,
+        schedule=FixedRatio(2.0),
+        random_steps=min(run.random_steps, 5_000),
+        capacity=1_000_000,
     )
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-import torch._inductor.config as inductor
 
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.buffer import ReplayBuffer
@@ -19,6 +18,8 @@ SECONDS = 1.0
 
 def use(count: int) -> None:
     """Let torch, and the kernels that its compiler builds from now on, use `count` threads."""
+    import torch._inductor.config as inductor  # here, because it takes seconds that reading a run's options should not cost
+
     torch.set_num_threads(count)
     inductor.cpp.threads = count  # part of the compiler's cache key, so that kernels for another count are not reused
 

@@ -19,11 +19,11 @@ class VideoError(SteelyardError):
 
 
 @torch.no_grad()
-def film(agent: Actor, env: VectorEnv, path: Path, seed: int, *, frames_per_second: int = 30) -> Path:
+def film(agent: Actor, env: VectorEnv, path: Path, seed: int, *, every: int = 1, frames_per_second: int = 30) -> Path:
     """Plays one deterministic episode in world 0 and writes what it looks like to `path` (H.264, even width and height).
 
-    Frame t shows the state in which decision t is taken, so there are as many frames as decisions. It is the first episode that
-    `evaluate` plays with this `seed`. The file appears when it is complete.
+    It is the first episode that `evaluate` plays with this `seed`. Each `every`-th decision is a frame, which shows the state in
+    which the decision is taken. The file appears when it is complete.
 
     Raises `VideoError` if the machine cannot draw (no OpenGL) or cannot encode (no ffmpeg).
     """
@@ -32,16 +32,25 @@ def film(agent: Actor, env: VectorEnv, path: Path, seed: int, *, frames_per_seco
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part.mp4")
     try:
-        writer = imageio.get_writer(part, format="FFMPEG", fps=frames_per_second, codec="libx264", quality=7, macro_block_size=2)  # pyright: ignore
+        writer = imageio.get_writer(
+            part,
+            format="FFMPEG",
+            fps=frames_per_second,
+            codec="libx264",
+            quality=7,
+            macro_block_size=2,  # pyright: ignore
+        )
     except (ImportError, OSError, ValueError) as error:
         raise VideoError(f"no video encoder is at hand ({error}); run `pip install 'imageio[ffmpeg]'`.") from error
     with writer:
-        for _ in range(env.spec.horizon or LONGEST_EPISODE):
-            writer.append_data(_even(frame))
+        writer.append_data(_even(frame))
+        for decision in range(1, env.spec.horizon or LONGEST_EPISODE):
             step = env.step(agent.act(obs.to(agent.device), explore=False).to(env.device))
             if step.valid[0] and (step.terminated[0] or step.truncated[0]):
                 break
-            obs, frame = step.obs, env.render()
+            obs = step.obs
+            if decision % every == 0:
+                writer.append_data(_even(env.render()))
     os.replace(part, path)
     return path
 

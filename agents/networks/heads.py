@@ -48,6 +48,10 @@ class GaussianPolicy(nn.Module):
         jacobian = 2 * (math.log(2) - x - F.softplus(-2 * x))  # log(1 - tanh(x)^2), stable for large |x|
         return x.tanh(), (density - jacobian).sum(-1)
 
+    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Exploratory actions [batch, action_size] for standard normal noise; zero noise gives the mode."""
+        return self(obs, noise)[0]
+
     def mode(self, obs: Tensor) -> Tensor:
         """Deterministic actions tanh(mean) [batch, action_size]."""
         return self.body(obs)[0].tanh()
@@ -58,17 +62,22 @@ class DeterministicPolicy(nn.Module):
 
     Args:
         body: Network from observations to one tensor [batch, action_size].
+        exploration_noise: Standard deviation of the Gaussian noise on exploratory actions.
     """
 
-    def __init__(self, body: nn.Module):
+    def __init__(self, body: nn.Module, exploration_noise: float):
         super().__init__()
-        self.body = body
+        self.body, self.exploration_noise = body, exploration_noise
 
     def forward(self, obs: Tensor) -> Tensor:
         """Actions [batch, action_size]."""
         return self.body(obs)[0].tanh()
 
     mode = forward
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Exploratory actions [batch, action_size], kept in [-1, 1]."""
+        return (self(obs) + self.exploration_noise * noise).clamp(-1, 1)
 
 
 @dataclass(frozen=True)

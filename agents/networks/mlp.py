@@ -1,6 +1,7 @@
 """Multi-layer perceptrons, with or without layer normalisation."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Perceptron(nn.Module):
     def __init__(self, config: MLP, inputs: int, outputs: tuple[int, ...], members: int | None):
         super().__init__()
         sizes = (inputs, *config.hidden)
-        self.layers = nn.ModuleList(Linear(i, o, members) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(Linear(i, o, members) for i, o in pairwise(sizes))
         self.norms = nn.ModuleList(LayerNorm(size, members) if config.layer_norm else nn.Identity() for size in config.hidden)
         self.output = Linear(sizes[-1], sum(outputs), members, gain=1.0)
         self.outputs = outputs

@@ -41,7 +41,7 @@ class RunningStatistics(nn.Module):
 class RawObservations:
     """Observations as they come."""
 
-    def build(self, size: int) -> nn.Module:
+    def build(self, size: int) -> "UnchangedObservations":
         """A module that changes nothing and learns nothing."""
         del size
         return UnchangedObservations()
@@ -64,7 +64,7 @@ class RunningNorm:
     epsilon: float = 1e-8
     """Added to the variance."""
 
-    def build(self, size: int) -> nn.Module:
+    def build(self, size: int) -> "ObservationNorm":
         """The module for observations of length `size`."""
         return ObservationNorm(size, self.epsilon)
 
@@ -90,7 +90,7 @@ class ObservationNorm(nn.Module):
 class UnscaledRewards:
     """Rewards as they come."""
 
-    def build(self, num_envs: int, gamma: float) -> nn.Module:
+    def build(self, num_envs: int, gamma: float) -> "UnchangedRewards":
         """A module that changes nothing and learns nothing."""
         del num_envs, gamma
         return UnchangedRewards()
@@ -115,7 +115,7 @@ class ReturnScale:
     epsilon: float = 1e-8
     """Added to the variance."""
 
-    def build(self, num_envs: int, gamma: float) -> nn.Module:
+    def build(self, num_envs: int, gamma: float) -> "RewardScaling":
         """The module for rewards of `num_envs` worlds discounted by `gamma`."""
         return RewardScaling(self, num_envs, gamma)
 

@@ -49,8 +49,11 @@ class HypersphericalLinear(nn.Module):
 
 
 class Scaler(nn.Module):
-    """Learned gain per feature, s x. Its parameter starts at `scale` and is multiplied by `initial / scale`, so that s starts at
-    `initial` while Adam changes it at the relative speed learning_rate / scale (section 4.1)."""
+    """Learned gain per feature, s x (section 4.1).
+
+    Its parameter starts at `scale` and is multiplied by `initial / scale`, so that s starts at `initial` while Adam changes it at the
+    relative speed learning_rate / scale.
+    """
 
     def __init__(self, size: int, initial: float, scale: float, members: int | None):
         super().__init__()

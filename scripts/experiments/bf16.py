@@ -52,7 +52,7 @@ class Bf16:
         base = MUJOCO[self.preset]
         execution = dataclasses.replace(base.execution, precision=precision)
         run = dataclasses.replace(
-            base, task=self.task, seed=seed, env_steps=self.env_steps, evaluation_interval=10_000, execution=execution
+            base, task=self.task, seed=seed, env_steps=self.env_steps, evaluation_interval=10_000, threads=1, execution=execution
         )
         run = debug(run) if self.debug else run
         return dataclasses.replace(run, preset=f"{run.preset}-{precision}")

@@ -43,7 +43,7 @@ class SimbaV2Dmc:
         base = DMC["simba-v2"]
         execution = dataclasses.replace(base.execution, precision=self.precision)
         run = dataclasses.replace(
-            base, task=task, seed=seed, env_steps=self.env_steps, evaluation_interval=10_000, execution=execution
+            base, task=task, seed=seed, env_steps=self.env_steps, evaluation_interval=10_000, threads=1, execution=execution
         )
         published = dataclasses.replace(run, env_steps=PUBLISHED_LENGTH)
         adam = base.agent.optimizer

@@ -1,10 +1,12 @@
-"""The runs of an experiment: one after the other or several at once, continued if interrupted, reused if finished."""
+"""The runs of an experiment: several at once, continued if interrupted, reused if finished."""
 
 import contextlib
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import os
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from steelyard.trainers import config
@@ -12,13 +14,27 @@ from steelyard.trainers.config import Run
 from steelyard.trainers.online import train
 from steelyard.trainers.tables import Table
 
+LOOK = 5.0
+"""Seconds between looks at how far the runs have come."""
+
+
+def steps_done(run: Run, root: Path, table: str) -> int:
+    """Environment steps of the last row of one of the run's tables."""
+    path = run.folder(root) / table
+    return int(Table(path).last("env_steps") or 0) if path.exists() else 0
+
 
 def finished(run: Run, root: Path) -> bool:
-    """Whether the run lies there with its last evaluation done."""
-    folder = run.folder(root)
-    if not (folder / "config.json").exists() or config.load(folder / "config.json") != run:
-        return False
-    return (Table(folder / "eval.csv").last("env_steps") or 0) >= run.env_steps
+    """Whether exactly this run lies there with its last evaluation done."""
+    written = run.folder(root) / "config.json"
+    return written.exists() and config.load(written) == run and steps_done(run, root, "eval.csv") >= run.env_steps
+
+
+def default_jobs() -> int:
+    """One run per core; one alone on a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_quietly(run: Run, root: Path) -> Path:
@@ -30,15 +46,26 @@ def train_quietly(run: Run, root: Path) -> Path:
 
 
 def train_all(runs: list[Run], root: Path, jobs: int, console: Console) -> list[Path]:
-    """Train the runs that are not finished, `jobs` at a time, and return the folders of all."""
+    """Train the runs that are not finished, `jobs` at a time (0: `default_jobs`), and return the folders of all."""
     missing = [run for run in runs if not finished(run, root)]
     console.print(f"{len(runs)} runs below {root}: {len(runs) - len(missing)} finished, {len(missing)} to train")
+    jobs = min(jobs or default_jobs(), len(missing))
     if jobs == 1:
         for run in missing:
             train(run, root)
     elif missing:
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pending = {pool.submit(train_quietly, run, root): run for run in missing}
-            for done in as_completed(pending):
-                console.print(f"finished: {done.result()}")
+        train_together(missing, root, jobs, console)
     return [run.folder(root) for run in runs]
+
+
+def train_together(runs: list[Run], root: Path, jobs: int, console: Console) -> None:
+    """Train in processes of their own and say how far they are."""
+    total = sum(run.env_steps for run in runs)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool, console.status("") as status:
+        pending = {pool.submit(train_quietly, run, root) for run in runs}
+        while pending:
+            done, pending = wait(pending, timeout=LOOK, return_when=FIRST_COMPLETED)
+            for run in done:
+                console.print(f"finished: {run.result()}")
+            steps = sum(steps_done(run, root, "train.csv") for run in runs)
+            status.update(f"{jobs} runs at a time, {steps:,} of {total:,} environment steps ({steps / total:.0%})")

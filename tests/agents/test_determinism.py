@@ -83,6 +83,17 @@ def test_exploration_and_updates_have_streams_of_their_own(build: Build, configs
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_explorer_and_the_policy_act_as_the_agent_does(name: str, build: Build, draw_batch: DrawBatch, configs: Any) -> None:
+    agent, obs = build(configs[name]), draw_batch(0).obs
+    live(agent, draw_batch, range(2))
+    generator = torch.Generator()
+    generator.set_state(agent.generators["explore"].get_state())
+    assert torch.equal(agent.explorer()(obs, generator), agent.act(obs, explore=True))
+    assert torch.equal(agent.policy()(obs), agent.act(obs, explore=False))
+    assert not agent.act(obs, explore=True).requires_grad
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_loaded_agent_continues_bit_for_bit(name: str, build: Build, draw_batch: DrawBatch, configs: Any) -> None:
     """Saved after three updates, in the middle of TD3's delay, through a file that loads with `weights_only`."""
     agent = build(configs[name])

@@ -62,6 +62,16 @@ def test_squashed_deviation_fills_its_range_and_starts_in_the_middle() -> None:
 def test_modes_are_the_squashed_means() -> None:
     mean = torch.tensor([[0.3, -2.0]])
     expected = [[math.tanh(0.3), math.tanh(-2.0)]]
-    for policy in (GaussianPolicy(Answer(mean, torch.ones(1, 2)), Gaussian()), DeterministicPolicy(Answer(mean))):
+    for policy in (GaussianPolicy(Answer(mean, torch.ones(1, 2)), Gaussian()), DeterministicPolicy(Answer(mean), 0.1)):
         assert policy.mode(torch.zeros(1, 1)).tolist()[0] == pytest.approx(expected[0], rel=1e-6)
-    assert DeterministicPolicy(Answer(mean))(torch.zeros(1, 1)).tolist()[0] == pytest.approx(expected[0], rel=1e-6)
+    assert DeterministicPolicy(Answer(mean), 0.1)(torch.zeros(1, 1)).tolist()[0] == pytest.approx(expected[0], rel=1e-6)
+
+
+def test_samples_add_the_noise_where_each_policy_adds_it() -> None:
+    mean, noise = torch.tensor([[0.3, -2.0]]), torch.tensor([[1.5, -0.5]])
+    gaussian = GaussianPolicy(Answer(mean, torch.tensor([[-1.0, 0.5]])), Gaussian())
+    expected = [math.tanh(0.3 + math.exp(-1.0) * 1.5), math.tanh(-2.0 - math.exp(0.5) * 0.5)]
+    assert gaussian.sample(torch.zeros(1, 1), noise).tolist()[0] == pytest.approx(expected, rel=1e-6)
+    deterministic = DeterministicPolicy(Answer(mean), 0.2)
+    expected = [math.tanh(0.3) + 0.2 * 1.5, -1.0]
+    assert deterministic.sample(torch.zeros(1, 1), noise).tolist()[0] == pytest.approx(expected, rel=1e-6)

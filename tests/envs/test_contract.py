@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from steelyard.envs import EnvError, check_contract, make
+from steelyard.envs.gym_envs import GymEnv
 from steelyard.envs.probes import PROBES, ProbeEnv
 from steelyard.envs.vector import VectorEnv
 
@@ -98,6 +99,28 @@ class ResetRowWithReward(Broken):
         return step._replace(valid=torch.full_like(step.valid, self.calls % 2 == 1), reward=torch.ones_like(step.reward))
 
 
+class HidesResetRows(GymEnv):
+    """Sells the row that resets a world as a transition from one episode into the next."""
+
+    def __init__(self):
+        super().__init__("Pendulum-v1", 2)
+
+    def step(self, action):
+        step = super().step(action)
+        return step._replace(valid=torch.ones_like(step.valid))
+
+
+class ShowsTheResetTooEarly(GymEnv):
+    """Says that the next call resets, yet hands out other observations than the terminal one."""
+
+    def __init__(self):
+        super().__init__("Pendulum-v1", 2)
+
+    def step(self, action):
+        step = super().step(action)
+        return step._replace(obs=torch.where(step.truncated[:, None], step.obs + 1.0, step.obs))
+
+
 class NeverEnds(Broken):
     def step(self, action):
         step = super().step(action)
@@ -137,6 +160,8 @@ class ForgetsItsState(Broken):
         (AcceptsAnyAction, "must be refused"),
         (TerminalObservationLost, "next_obs must equal obs"),
         (ResetRowWithReward, "valid|reset"),
+        (HidesResetRows, "first of a new episode"),
+        (ShowsTheResetTooEarly, "last of the episode"),
         (NeverEnds, "horizon"),
         (TerminatesUnannounced, "can_terminate"),
         (ReusesItsBuffer, "written to by a later call|same seed"),

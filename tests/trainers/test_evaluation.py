@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from steelyard import envs
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.evaluation import EVALUATION_SEEDS, EvaluationError, Scores, evaluate, evaluation_seed
 
@@ -152,3 +153,13 @@ def test_scores_against_hand_values() -> None:
     assert one.mean == 5.0
     assert math.isnan(one.std)
     assert all(math.isnan(end) for end in one.interval)
+
+
+@pytest.mark.parametrize("task", ["InvertedPendulum-v5", "cartpole-swingup"])
+def test_real_worlds_give_the_same_episodes_to_any_number_of_them(task: str) -> None:
+    several, alone = (
+        evaluate(Still(), envs.make(task, num_envs, action_repeat=1 if task.endswith("v5") else 50), 3, seed=1)
+        for num_envs in (2, 1)
+    )
+    assert several == alone
+    assert len(set(alone.returns)) == 3

@@ -66,6 +66,11 @@ def test_a_frame_per_decision_with_even_sizes(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["step_100.mp4"]
 
 
+def test_a_frame_for_every_third_decision(tmp_path: Path) -> None:
+    frames = imageio.imread(film(Still(), Fading(9, (64, 64)), tmp_path / "a.mp4", seed=0, every=3), plugin="FFMPEG")
+    assert frames.mean((1, 2, 3)) == pytest.approx([0, 60, 120], abs=4)
+
+
 def test_without_opengl_one_sentence_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no video: install libegl1"):
         film(Still(), Fading(9, (64, 64), EnvError("install libegl1.")), tmp_path / "a.mp4", seed=0)

@@ -1,0 +1,110 @@
+"""How speed is measured: processes of their own, rates, and ratios to the better of a peer's rows."""
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module
+
+
+def test_subject_counts_work_and_waits_for_it(imported):
+    calls = []
+    subject = imported("benchmarks.window").repeat(lambda: calls.append("work"), 16, lambda: calls.append("wait"))
+    count, seconds = subject(0.01)
+    assert count == 16 * calls.count("work")
+    assert calls[-1] == "wait"
+    assert seconds >= 0.01
+
+
+def test_worker_measures_in_another_process(imported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    window = imported("benchmarks.window")
+    (tmp_path / "counting.py").write_text(
+        "from benchmarks.window import repeat, serve\n"
+        "import os, time\n"
+        "def build(pause, threads):\n"
+        "    assert os.environ['OMP_NUM_THREADS'] == str(threads)\n"
+        "    print('noise on stdout')\n"
+        "    return repeat(lambda: time.sleep(pause))\n"
+        "serve(build)\n"
+    )
+    (tmp_path / "benchmarks").symlink_to(SCRIPTS / "benchmarks")
+    monkeypatch.setattr(window, "SCRIPTS", tmp_path)
+    worker = window.Worker(sys.executable, "counting", {"pause": 0.02}, 3)
+    before = time.perf_counter()
+    assert 1 < worker.measure(0.2) <= 50
+    assert time.perf_counter() - before >= 0.2
+    worker.close()
+    assert worker.process.poll() is not None
+
+
+def test_worker_says_why_it_ended(imported):
+    window = imported("benchmarks.window")
+    with pytest.raises(window.BenchmarkError, match="unexpected keyword argument 'nonsense'"):
+        window.Worker(sys.executable, "benchmarks.peers", {"nonsense": 1}, 1)
+
+
+def test_peers_that_are_missing_are_known(imported):
+    versions = imported("bench").installed(sys.executable)
+    assert sorted(versions) == ["sbx-rl", "stable-baselines3"]
+
+
+def test_ratio_is_to_the_better_row_of_a_peer(imported):
+    bench, plan = imported("bench"), imported("benchmarks.plan")
+    ours = bench.Result(plan.Row("sac", "compiled", 1), [90.0, 100.0, 300.0])
+    slow = bench.Result(plan.Row("sac", "as it is", 2, {}, "sb3"), [10.0])
+    fast = bench.Result(plan.Row("sac", "as it is", 1, {}, "sb3"), [25.0])
+    broken = bench.Result(plan.Row("sac", "as it is", 1, {}, "sbx"), problem="not there")
+    rows = [ours, slow, fast, broken]
+    assert bench.ratios(ours, rows) == {"Stable-Baselines3": 4.0}
+    assert bench.ratios(fast, rows) == {}
+
+
+def test_released_simba_v2_is_estimated_in_units_of_the_yardstick(imported):
+    bench, plan = imported("bench"), imported("benchmarks.plan")
+    twins = bench.Result(plan.Row("simba", "two critics", 2, {"critics": 2}), [15.6])
+    yardstick = bench.Result(plan.Row("simba", "SAC", 1, {}, "sb3"), [146.0])
+    assert bench.ratios(twins, [twins, yardstick]) == {"released JAX code": pytest.approx(2.0)}
+    assert bench.ratios(twins, [twins]) == {}
+
+
+def test_plan_covers_every_table_and_leaves_out_what_is_not_there(imported):
+    plan = imported("benchmarks.plan")
+    rows = plan.plan((1, 2), ("fp32",), cuda=False, peers=("sb3",))
+    assert {row.table for row in rows} == set(plan.TITLES)
+    assert {row.library for row in rows} == {"steelyard", "sb3"}
+    assert not [row for row in rows if row.options.get("device") == "cuda" or row.options.get("precision") == "bf16"]
+    assert [row for row in plan.plan((1,), ("fp32",), cuda=True, peers=()) if row.options.get("device") == "cuda"]
+
+
+def test_json_holds_every_window(imported, monkeypatch: pytest.MonkeyPatch, capsys):
+    bench = imported("bench")
+
+    class Instant:
+        """A worker without a process."""
+
+        def __init__(self, *arguments: object) -> None:
+            self.rate = 0.0
+
+        def measure(self, seconds: float) -> float:
+            self.rate += 1
+            return self.rate
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(bench, "Worker", Instant)
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--json", "--tables", "replay", "--rounds", "3"])
+    bench.main()
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    assert [row["windows"] for row in table["rows"]] == [[1, 2, 3]] * 3
+    assert [row["per_second"] for row in table["rows"]] == [2, 2, 2]

@@ -1,0 +1,95 @@
+"""Collecting in other processes, seen from the training loop."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from steelyard import envs
+from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.envs.vector import VectorEnv
+from steelyard.trainers.actors import ActorPool, Episode
+from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.config import Run
+
+LEAD = 16
+"""Transitions per world that the actors may be ahead of the learner."""
+
+
+class ActorCollector:
+    """`run.actors` processes with `run.num_envs` worlds each, which write into shared replay while the learner updates.
+
+    They collect up to the next checkpoint and stand still while it is written. After a resume their worlds start new episodes.
+    """
+
+    def __init__(self, run: Run, agent: ActorCriticAgent, buffer: ReplayBuffer):
+        self.run, self.agent, self.buffer = run, agent, buffer
+        self.segment = max(run.checkpoint_interval // run.action_repeat, 1)
+        self.total = -(-run.env_steps // run.action_repeat)
+        self.before = 0
+        self.pool: ActorPool | None = None
+
+    def collect(self) -> int:
+        """Wait for new transitions, show them to the running statistics, and return how many."""
+        pool = self.pool or self.start()
+        if pool.collected == pool.limit:
+            done = self.before + pool.collected
+            pool.allow(min((done // self.segment + 1) * self.segment, self.total) - self.before)
+        new = pool.collect()
+        for step in new.steps:
+            self.agent.observe(step)
+        return new.transitions
+
+    def start(self) -> ActorPool:
+        """The processes, once it is known how far the run has come."""
+        run = self.run
+        self.pool = ActorPool(
+            functools.partial(worlds, run),
+            self.agent.explorer(),
+            self.buffer,
+            run.actors,
+            seed=run.seed + self.before,
+            random_transitions=max(run.random_steps - self.before, 0),
+            lead=lead(run),
+        )
+        self.pool.start()
+        return self.pool
+
+    def episodes(self) -> list[Episode]:
+        """Episodes that finished since the last call."""
+        return self.pool.episodes() if self.pool else []
+
+    def publish(self) -> None:
+        """Give the actors the newest policy."""
+        if self.pool:
+            self.pool.publish(self.agent.explorer().state_dict())
+
+    def rest(self) -> bool:
+        """Allow no further transitions; True once all that were allowed have been collected."""
+        if self.pool is None:
+            return True
+        self.pool.limit = int(self.pool.board.allowed.sum())
+        return self.pool.collected == self.pool.limit
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many transitions were collected."""
+        return {"transitions": self.before + (self.pool.collected if self.pool else 0)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue counting."""
+        self.before = state["transitions"]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self.pool:
+            self.pool.close()
+
+
+def lead(run: Run) -> int:
+    """Transitions that all actors together may be ahead."""
+    return LEAD * run.actors * run.num_envs
+
+
+def worlds(run: Run, actor: int) -> VectorEnv:
+    """The worlds of one actor."""
+    del actor
+    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat)
