@@ -5,7 +5,7 @@ import difflib
 import torch
 
 from steelyard.envs.contract import check_contract
-from steelyard.envs.gl import choose_backend
+from steelyard.envs.gl import check_backend, choose_backend
 from steelyard.envs.vector import EnvError, VectorEnv
 
 __all__ = ["EnvError", "VectorEnv", "check_contract", "known_tasks", "make"]
@@ -41,6 +41,7 @@ def make(
         raise EnvError(f"{task}: vectorization {vectorization!r} is unknown; choose one of {', '.join(VECTORIZATIONS)}.")
     if task.startswith("probe-"):
         return _make_probe(task, num_envs, action_repeat, vectorization, device)
+    check_backend()
     # Adapters are imported when they are needed: dm-control alone takes a second.
     if _is_gymnasium(task):
         return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size)

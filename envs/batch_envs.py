@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
 from steelyard.envs.edge import ActionBounds, check_actions, to_float32
-from steelyard.envs.gl import rendering
+from steelyard.envs.pictures import Camera
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.tasks import TASKS
 from steelyard.envs.vector import EnvError
@@ -44,12 +44,12 @@ class BatchEnv:
         """`threads`: 0 for as many as the machine has. `render_size`: height and width of pictures, 480 by default."""
         self.num_envs, self.device = num_envs, torch.device(device)
         self._name, self._task, self._action_repeat = task, TASKS[task], action_repeat
-        self._render_size = render_size or DEFAULT_RENDER_SIZE
         with quiet_loading():
             assets = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
             self._model = mujoco.MjModel.from_xml_path(str(assets / self._task.xml))
         # Contact forces are computed from the contacts of the last substep, which only a persistent batch keeps.
         self._batch = Batch(self._model, num_envs, threads, persistent=self._task.reads_contact_forces)
+        self._camera = Camera(task, self._model, render_size or DEFAULT_RENDER_SIZE, "track")
         self._data = mujoco.MjData(self._model)
         self._start = self._data.qpos.copy()
         names = ("qpos", "qvel", *self._task.fields)
@@ -102,11 +102,7 @@ class BatchEnv:
         """An RGB picture [height, width, 3] uint8 of world 0 from the camera that follows the robot."""
         self._batch.get_data(0, self._data)
         mujoco.mj_forward(self._model, self._data)
-        visual = self._model.vis.global_
-        visual.offwidth, visual.offheight = max(visual.offwidth, self._render_size), max(visual.offheight, self._render_size)
-        with rendering(self._name), mujoco.Renderer(self._model, self._render_size, self._render_size) as renderer:
-            renderer.update_scene(self._data, camera="track")
-            return renderer.render()
+        return self._camera.picture(self._data)
 
     def state_dict(self) -> dict[str, Any]:
         """All that determines the future of the worlds."""
@@ -131,7 +127,8 @@ class BatchEnv:
             generator.bit_generator.state = {"bit_generator": "PCG64", "state": position, "has_uint32": 0, "uinteger": 0}
 
     def close(self) -> None:
-        """Nothing to release: the threads end with the batch."""
+        """Release what drew pictures; the simulator's threads end with this object."""
+        self._camera.close()
 
     def _advance(self, control: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step every world `action_repeat` times or to its episode's end: reward (float64), terminated, truncated."""

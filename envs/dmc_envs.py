@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
 from steelyard.envs.edge import ActionBounds, check_actions, to_float32
-from steelyard.envs.gl import rendering
+from steelyard.envs.pictures import Camera
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.snapshot import WorldSnapshot
 from steelyard.envs.vector import EnvError
@@ -51,12 +51,14 @@ class DmcEnv:
         if name is None:
             raise EnvError(f"{task!r} is no task of the dm-control suite; list them with steelyard.envs.known_tasks().")
         self.num_envs, self.device = num_envs, torch.device(device)
-        self._task, self._action_repeat, self._render_size = name, action_repeat, render_size or DEFAULT_RENDER_SIZE
+        self._task, self._action_repeat = name, action_repeat
         domain, kind = TASKS[name]
         with quiet_loading():
             # The seed matters for lqr alone, whose springs are random: all worlds, and every run, get the same ones.
             self._worlds: list[Environment] = [suite.load(domain, kind, task_kwargs={"random": 0}) for _ in range(num_envs)]
         self._snapshot = WorldSnapshot(_parts(self._worlds[0]))
+        model = self._worlds[0].physics.model.ptr
+        self._camera = Camera(name, model, render_size or DEFAULT_RENDER_SIZE, 0 if model.ncam else -1)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         actions, limit = self._worlds[0].action_spec(), self._worlds[0]._step_limit
         sizes = [math.prod(spec.shape) for spec in self._worlds[0].observation_spec().values()]
@@ -104,10 +106,7 @@ class DmcEnv:
 
     def render(self) -> NDArray[np.uint8]:
         """An RGB picture [height, width, 3] uint8 of world 0 from the task's first camera."""
-        physics = self._worlds[0].physics
-        camera = 0 if physics.model.ncam else -1
-        with rendering(self._task):
-            return physics.render(height=self._render_size, width=self._render_size, camera_id=camera)
+        return self._camera.picture(self._worlds[0].physics.data.ptr)
 
     def state_dict(self) -> dict[str, Any] | None:
         """All that determines the future of the worlds."""
@@ -130,6 +129,7 @@ class DmcEnv:
 
     def close(self) -> None:
         """Release the worlds."""
+        self._camera.close()
         for world in self._worlds:
             world.close()
 

@@ -3,13 +3,13 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from steelyard.envs.vector import EnvError
 
 EGL_PLATFORM_DEVICE_EXT = 0x313F
 """Enumerant of the extension EGL_EXT_platform_device."""
+OSMESA = ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")
 
 
 def choose_backend() -> None:
@@ -21,31 +21,19 @@ def choose_backend() -> None:
         return
     if _egl_works():
         os.environ["MUJOCO_GL"] = "egl"
-    elif _loads("libOSMesa.so.8") or _loads("libOSMesa.so.6") or _loads("libOSMesa.so"):
+    elif any(map(_loads, OSMESA)):
         os.environ["MUJOCO_GL"] = "osmesa"
     else:
         os.environ["MUJOCO_GL"] = "glfw" if "DISPLAY" in os.environ else "disabled"
 
 
-@contextmanager
-def rendering(task: str) -> Iterator[None]:
-    """Turn the failures of a missing OpenGL library into one sentence.
-
-    Raises `EnvError` at once where `choose_backend` found no library, and in place of the errors that PyOpenGL, MuJoCo and
-    dm-control raise when the library that `MUJOCO_GL` names does not load.
-    """
-    sentence = (
-        f"{task}: no picture can be rendered without an OpenGL library; install libegl1 (or libosmesa6) and leave "
-        f"MUJOCO_GL unset (it is {os.environ.get('MUJOCO_GL', 'unset')!r})."
-    )
-    if os.environ.get("MUJOCO_GL", "").lower() in ("disabled", "disable", "off", "0", "false", "no"):
-        raise EnvError(sentence)
-    try:
-        yield
-    except (ImportError, AttributeError, RuntimeError) as error:
-        if any(word in str(error).lower() for word in ("opengl", "egl", "osmesa", "glfw", "gladload", "mujoco_gl", "glgeterror")):
-            raise EnvError(sentence) from error
-        raise
+def check_backend() -> None:
+    """Raises `EnvError` if `MUJOCO_GL` names a library that does not load: then importing MuJoCo would fail, and not say why."""
+    choice = os.environ.get("MUJOCO_GL", "").lower()
+    missing = {"egl": not _loads("libEGL.so.1"), "osmesa": not any(map(_loads, OSMESA))}
+    if sys.platform == "linux" and missing.get(choice, False):
+        package = {"egl": "libegl1", "osmesa": "libosmesa6"}[choice]
+        raise EnvError(f"MUJOCO_GL is {choice!r} and its library is not there; install {package}, or unset MUJOCO_GL.")
 
 
 def _loads(library: str) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
 from steelyard.envs.edge import ActionBounds, check_actions, to_float32
-from steelyard.envs.gl import rendering
+from steelyard.envs.pictures import RenderThread, close_at_exit
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.snapshot import WorldSnapshot
 from steelyard.envs.vector import EnvError
@@ -59,6 +59,7 @@ class GymEnv:
                 self._vector = _start_processes(task, makers)
             else:
                 self._vector = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+        self._drawing, self._drawn = RenderThread(task), False
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         actions, observations = self._vector.single_action_space, self._vector.single_observation_space
         assert isinstance(actions, gym.spaces.Box)  # _make_world saw to it
@@ -103,10 +104,17 @@ class GymEnv:
     def render(self) -> NDArray[np.uint8]:
         """An RGB picture [height, width, 3] uint8 of world 0. Raises `EnvError` if the world cannot draw one."""
         try:
-            with rendering(self._task), self._alive():
-                frames = self._vector.envs[0].render() if isinstance(self._vector, SyncVectorEnv) else self._vector.call("render")
+            with self._alive():
+                frames = self._drawing.call(
+                    self._vector.envs[0].render
+                    if isinstance(self._vector, SyncVectorEnv)
+                    else functools.partial(self._vector.call, "render")
+                )
         except gym.error.DependencyNotInstalled as error:
             raise EnvError(f"{self._task}: no picture can be rendered: {_one_line(error)}") from error
+        if not self._drawn:
+            self._drawn = True
+            close_at_exit(self._vector)
         frame = frames[0] if isinstance(frames, tuple) else frames
         if not isinstance(frame, np.ndarray):
             raise EnvError(f"{self._task}: its worlds offer no render mode 'rgb_array', so there is no picture to take.")
@@ -140,6 +148,7 @@ class GymEnv:
             self._vector.close(terminate=True)
         else:
             self._vector.close()
+        self._drawing.close()
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         """`array` on the device. Gymnasium writes rewards and flags into fresh arrays, and observations were copied."""

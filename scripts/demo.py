@@ -1,6 +1,5 @@
 """The demonstration of `make demo`: SimbaV2 learns cartpole-swingup in a few minutes, and leaves a curve, a video, logs and a checkpoint."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ def main() -> None:
     """Train, evaluate, film, plot, and print where everything lies."""
     launch = tyro.cli(Launch, description=__doc__)
     run = config.debug(presets.DEMO) if launch.debug else presets.DEMO
-    folder = train(dataclasses.replace(run, threads=1), launch.root, launch.fresh)
+    folder = train(run, launch.root, launch.fresh)
     print()
     subprocess.run([sys.executable, SCRIPTS / "evaluate.py", folder], check=True)
     curve = folder / "curve.png"

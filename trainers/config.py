@@ -84,10 +84,17 @@ class Run:
         for name in ("actors", "random_steps", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
-        if self.agent.critics < 1:
-            raise ConfigError(f"agent.critics is {self.agent.critics}; give one, or two for clipped double Q.")
-        if self.agent.n_step < 1:
-            raise ConfigError(f"agent.n_step is {self.agent.n_step}; give one or more.")
+        agent = self.agent
+        for name, fine, remedy in (
+            ("critics", agent.critics >= 1, "give one, or two for clipped double Q"),
+            ("n_step", agent.n_step >= 1, "give one or more"),
+            ("batch_size", agent.batch_size >= 1, "give one or more"),
+            ("discount", agent.discount is None or 0 <= agent.discount <= 1, "give a number from 0 to 1, or None to choose by the horizon"),
+            ("target_rate", 0 < agent.target_rate <= 1, "give a number above 0 and at most 1"),
+            ("policy_delay", not isinstance(agent, TD3) or agent.policy_delay >= 1, "give one or more"),
+        ):
+            if not fine:
+                raise ConfigError(f"agent.{name} is {getattr(agent, name)}; {remedy}.")
 
     @property
     def total_updates(self) -> int:

@@ -1,5 +1,6 @@
 """The online loop: collect, learn, look, save."""
 
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -24,6 +25,7 @@ from steelyard.trainers.logs import Logs, TensorBoard, WeightsAndBiases
 from steelyard.trainers.progress import Progress
 from steelyard.trainers.schedules import Every, Until
 
+COMPILERS = [os.environ.get("CXX", "g++"), "g++", "clang++", "cl"]
 BACKENDS = {"tensorboard": TensorBoard(), "wandb": WeightsAndBiases()}
 
 
@@ -171,6 +173,12 @@ class Online:
         self.logs.close()
 
 
+def require_compiler(run: Run) -> None:
+    """Raises `ConfigError` if updates are to be compiled for a CPU and the machine has no C++ compiler."""
+    if run.execution.compile and run.torch_device.type == "cpu" and not any(shutil.which(name) for name in COMPILERS):
+        raise ConfigError("updates are to be compiled, but there is no C++ compiler: install g++ or clang++, or use --execution.no-compile.")
+
+
 def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
     """Replay for a run: shared between processes, on the GPU where one learns, or in host memory."""
     capacity = max(min(run.capacity, run.env_steps), 2 * num_envs)
@@ -202,9 +210,10 @@ def train(run: Run, root: Path = Path("runs"), fresh: bool = False) -> Path:
         difference = config.first_difference(config.load(written), run)
         if difference:
             raise ConfigError(
-                f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --run.preset."
+                f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --preset."
             )
-    else:
-        config.save(run, written)
-    Online(run, folder).train()
+    require_compiler(run)
+    online = Online(run, folder)
+    config.save(run, written)
+    online.train()
     return folder

@@ -70,7 +70,9 @@ DEMO = dataclasses.replace(
     DMC["simba-v2"],
     task="cartpole-swingup",
     preset="demo",
-    agent=dataclasses.replace(SIMBA_V2_SAC, actor=SimbaV2(64, 1), critic=SimbaV2(96, 2), critics=1, batch_size=128),
+    agent=dataclasses.replace(
+        SIMBA_V2_SAC, actor=SimbaV2(64, 1), critic=SimbaV2(96, 2), critics=1, batch_size=128, optimizer=Adam(3e-4, 1.5e-4)
+    ),
     env_steps=30_000,
     random_steps=1_000,
     capacity=100_000,
@@ -78,5 +80,6 @@ DEMO = dataclasses.replace(
     evaluation_interval=5_000,
     evaluation_episodes=3,
     checkpoint_interval=5_000,
+    threads=1,
 )
 """SimbaV2 scaled down to a few minutes of a small CPU."""

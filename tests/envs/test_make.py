@@ -1,5 +1,6 @@
 """`make` finds a task by its name, and says in one sentence why it cannot."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from steelyard.envs import EnvError, known_tasks, make
 from steelyard.envs.dmc_envs import DmcEnv
+from steelyard.envs.gl import choose_backend
 
 
 @pytest.mark.parametrize(
@@ -68,10 +70,6 @@ def test_import_is_silent_and_chooses_a_library():
 
 
 def test_a_users_choice_of_library_stands(monkeypatch):
-    from steelyard.envs.gl import choose_backend
-
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     choose_backend()
-    import os
-
     assert os.environ["MUJOCO_GL"] == "osmesa"

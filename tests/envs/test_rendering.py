@@ -1,12 +1,17 @@
+# pyright: reportAttributeAccessIssue=false
+# (mujoco is a compiled module without stubs)
 """Pictures of every adapter, and one sentence where no OpenGL library is found."""
 
 import os
 
+import mujoco
 import numpy as np
 import pytest
 import torch
 
 from steelyard.envs import EnvError, make
+from steelyard.envs.gl import choose_backend
+from steelyard.envs.pictures import needs_opengl
 
 needs_gl = pytest.mark.skipif(os.environ.get("MUJOCO_GL") == "disabled", reason="no OpenGL library on this machine")
 
@@ -44,14 +49,64 @@ def test_no_library_is_one_sentence(task, vectorization, monkeypatch):
         env.close()
 
 
-@pytest.mark.parametrize("error", [ImportError("libOSMesa.so: cannot open"), AttributeError("no attribute 'eglQueryString'")])
-def test_errors_of_opengl_are_translated_and_others_are_not(error):
-    from steelyard.envs.gl import rendering
-
-    with pytest.raises(EnvError, match="libosmesa6"), rendering("walker-run"):
+@pytest.mark.parametrize(
+    "error",
+    [ImportError("libOSMesa.so: no such file"), AttributeError("'eglQueryString'"), mujoco.FatalError("gladLoadGL error")],
+)
+def test_errors_of_opengl_are_translated_and_others_are_not(error, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(EnvError, match="libosmesa6"), needs_opengl("walker-run"):
         raise error
-    with pytest.raises(AttributeError, match="camera"), rendering("walker-run"):
+    with pytest.raises(AttributeError, match="camera"), needs_opengl("walker-run"):
         raise AttributeError("camera")
+
+
+@pytest.mark.parametrize(("choice", "package"), [("egl", "libegl1"), ("osmesa", "libosmesa6")])
+def test_a_chosen_library_that_is_missing_is_named(choice, package, monkeypatch):
+    def load(name):
+        raise OSError(name)
+
+    monkeypatch.setenv("MUJOCO_GL", choice)
+    monkeypatch.setattr("ctypes.CDLL", load)
+    with pytest.raises(EnvError, match=f"install {package}"):
+        make("walker-run", 1)
+    monkeypatch.delenv("MUJOCO_GL")
+    choose_backend()
+    assert os.environ["MUJOCO_GL"] == ("glfw" if "DISPLAY" in os.environ else "disabled")
+
+
+@needs_gl
+def test_environments_do_not_draw_into_each_other():
+    """Their pictures stay their own, drawn in turn, and after one of them is closed."""
+    worlds = [
+        make("HalfCheetah-v5", 1, render_size=48),
+        make("Hopper-v5", 1, render_size=48),
+        make("walker-walk", 1, render_size=48),
+        make("cartpole-swingup", 1, render_size=48),
+        make("Ant-v5", 1, vectorization="batch", render_size=48),
+    ]
+    for world in worlds:
+        world.reset(seed=0)
+    alone = [world.render() for world in worlds]
+    for _ in range(2):
+        assert all(np.array_equal(world.render(), picture) for world, picture in zip(worlds, alone, strict=True))
+    worlds.pop(1).close()
+    alone.pop(1)
+    assert all(np.array_equal(world.render(), picture) for world, picture in zip(worlds, alone, strict=True))
+    for world in worlds:
+        world.close()
+
+
+@needs_gl
+def test_terrain_is_drawn_anew_in_each_episode():
+    env = make("quadruped-escape", 1, render_size=48)
+    pictures = []
+    for seed in (0, 1, 0):
+        env.reset(seed=seed)
+        pictures.append(env.render())
+    env.close()
+    assert np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], pictures[1])
 
 
 def test_probes_have_no_picture():

@@ -4,6 +4,9 @@ import functools
 import importlib
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -201,21 +204,32 @@ def test_a_resumed_replay_continues_with_fresh_episodes(worlds):
     check(buffer, steps, 100)
 
 
+LEARNER = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import actor_worlds
+from steelyard.trainers.actors import ActorPool, guard_rows
+from steelyard.trainers.buffer import ReplayBuffer
+
+buffer = ReplayBuffer(actor_worlds.SPEC, 100, placement="shared", guard=guard_rows(1, 16))
+pool = ActorPool(actor_worlds.Addresses, actor_worlds.Constant(), buffer, 1, seed=0, lead=16)
+pool.start()
+pool.allow(5)
+while pool.collected < 5:
+    pool.collect()
+print(pool._processes[0].pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads process states from /proc")
-def test_actors_end_with_their_learner(worlds, tmp_path):
-    _, pool = build(worlds, worlds.Addresses, num_actors=1, num_envs=1)
-    child = os.fork()
-    if child == 0:
-        try:
-            pool.start()
-            drain(pool, 5)
-            (tmp_path / "pid").write_text(str(pool._processes[0].pid))
-        except BaseException:
-            import traceback; (tmp_path/"err").write_text(traceback.format_exc())
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    actor = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
+def test_actors_end_with_their_learner():
+    command = [sys.executable, "-c", LEARNER, str(Path(__file__).parent)]
+    # Not a pipe: the actor inherits it, and would be waited for.
+    with tempfile.TemporaryFile("w+") as output:
+        assert subprocess.run(command, stdout=output, check=False).returncode == -signal.SIGKILL
+        output.seek(0)
+        actor = Path("/proc") / output.read().strip() / "stat"
     deadline = time.monotonic() + 20
     # Ended, or ended and waiting for its new parent to notice.
     while actor.exists() and actor.read_text().rsplit(")", 1)[1].split()[0] != "Z":

@@ -1,0 +1,123 @@
+# pyright: reportAttributeAccessIssue=false
+# (mujoco is a compiled module without stubs)
+"""Pictures of worlds, drawn where no other user of OpenGL interferes."""
+
+import atexit
+import gc
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from steelyard.envs.vector import EnvError
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def needs_opengl(task: str) -> Iterator[None]:
+    """Turn the failures of a missing OpenGL library or display into one `EnvError`.
+
+    They come as errors of many types from PyOpenGL, MuJoCo and Gymnasium.
+    """
+    choice = os.environ.get("MUJOCO_GL", "unset")
+    sentence = (
+        f"{task}: no picture can be drawn without OpenGL; install libegl1 (or libosmesa6) and unset MUJOCO_GL (now {choice})."
+    )
+    if choice.lower() in ("disabled", "disable", "off", "0", "false", "no"):
+        raise EnvError(sentence)
+    try:
+        yield
+    except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:
+        if any(word in str(error).lower() for word in ("opengl", "egl", "osmesa", "glfw", "gladload", "glgeterror")):
+            raise EnvError(sentence) from error
+        raise
+
+
+class Closable(Protocol):
+    """Something that holds an OpenGL context."""
+
+    def close(self) -> None:
+        """Release it."""
+        ...
+
+
+def close_at_exit(owner: Closable) -> None:
+    """Close `owner`, if it still lives, before MuJoCo shuts OpenGL down; call this after it made its context.
+
+    Environments that nobody closed would else print a traceback each when the program ends.
+    """
+    reference = weakref.ref(owner)
+
+    def close() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.close()
+
+    atexit.register(close)  # the last to be registered is the first to be called
+
+
+class RenderThread:
+    """A thread for one environment's drawing.
+
+    OpenGL draws into the context that is current in the calling thread, and neither Gymnasium nor dm-control notices when
+    another has made its own current: pictures of two environments in one thread come out black or swapped.
+    """
+
+    def __init__(self, task: str):
+        self._task = task
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="render")
+
+    def call(self, draw: Callable[[], Result]) -> Result:
+        """What `draw` returns, called on the thread. Raises `EnvError` where no OpenGL library is found."""
+        collecting = gc.isenabled()
+        gc.disable()  # collecting another environment's context would take this thread's away in the midst of drawing
+        try:
+            with needs_opengl(self._task):
+                return self._executor.submit(draw).result()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._executor.shutdown()
+
+
+class Camera:
+    """Draws the states of one MuJoCo model; the context is made for the first picture."""
+
+    def __init__(self, task: str, model: mujoco.MjModel, size: int, camera: int | str):
+        """`size`: height and width in pixels. `camera`: name or number of one of the model's cameras, -1 for the free one."""
+        self._model, self._size, self._camera = model, size, camera
+        self._thread = RenderThread(task)
+        self._renderer: mujoco.Renderer | None = None
+
+    def picture(self, data: mujoco.MjData) -> NDArray[np.uint8]:
+        """RGB [size, size, 3] uint8 of `data`."""
+        return self._thread.call(lambda: self._draw(data))
+
+    def close(self) -> None:
+        """Release the context."""
+        if self._renderer is not None:
+            self._thread.call(self._renderer.close)
+            self._renderer = None
+        self._thread.close()
+
+    def _draw(self, data: mujoco.MjData) -> NDArray[np.uint8]:
+        if self._renderer is not None and self._model.nhfield:
+            self._renderer.close()  # terrain may change with an episode and is uploaded only when a context is made
+            self._renderer = None
+        if self._renderer is None:
+            buffer = self._model.vis.global_
+            buffer.offwidth, buffer.offheight = max(buffer.offwidth, self._size), max(buffer.offheight, self._size)
+            self._renderer = mujoco.Renderer(self._model, self._size, self._size)
+            close_at_exit(self._renderer)
+        self._renderer.update_scene(data, camera=self._camera)
+        return self._renderer.render()

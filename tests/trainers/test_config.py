@@ -1,0 +1,187 @@
+"""A run's configuration: what is refused, what is saved and read back, and how two are compared."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steelyard.agents.networks import MLP, SimbaV2
+from steelyard.agents.networks.heads import Categorical
+from steelyard.agents.optimizer import Adam
+from steelyard.agents.sac import SAC
+from steelyard.agents.td3 import TD3
+from steelyard.trainers import config
+from steelyard.trainers.config import CLASSES, ConfigError, Run, first_difference, from_plain, to_plain
+from steelyard.trainers.schedules import FixedRatio
+
+RUN = Run("Pendulum-v1", SAC(), "sac")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"env_steps": 0}, "env_steps is 0; give a positive number."),
+        ({"num_envs": -1}, "num_envs is -1; give a positive number."),
+        ({"action_repeat": 0}, "action_repeat is 0; give a positive number."),
+        ({"evaluation_interval": 0}, "evaluation_interval is 0; give a positive number."),
+        ({"evaluation_episodes": 0}, "evaluation_episodes is 0; give a positive number."),
+        ({"log_interval": 0}, "log_interval is 0; give a positive number."),
+        ({"checkpoint_interval": -5}, "checkpoint_interval is -5; give a positive number."),
+        ({"actors": -1}, "actors is -1; give zero or more."),
+        ({"random_steps": -1}, "random_steps is -1; give zero or more."),
+        ({"threads": -2}, "threads is -2; give zero or more."),
+        ({"seed": -1}, "seed is -1; give zero or more."),
+        ({"agent": SAC(critics=0)}, "agent.critics is 0; give one, or two for clipped double Q."),
+        ({"agent": TD3(n_step=0)}, "agent.n_step is 0; give one or more."),
+        ({"agent": SAC(batch_size=0)}, "agent.batch_size is 0; give one or more."),
+        ({"agent": SAC(discount=1.5)}, "agent.discount is 1.5; give a number from 0 to 1, or None to choose by the horizon."),
+        ({"agent": SAC(discount=float("nan"))}, "agent.discount is nan; give a number from 0 to 1, or None to choose by the horizon."),
+        ({"agent": SAC(target_rate=0.0)}, "agent.target_rate is 0.0; give a number above 0 and at most 1."),
+        ({"agent": TD3(policy_delay=0)}, "agent.policy_delay is 0; give one or more."),
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused_with_the_field_and_the_remedy(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        dataclasses.replace(RUN, **changes)
+    assert str(error.value) == sentence
+
+
+def test_values_at_the_edge_are_taken() -> None:
+    dataclasses.replace(RUN, actors=0, random_steps=0, seed=0, threads=0, agent=TD3(discount=1.0, target_rate=1.0, policy_delay=1))
+
+
+def test_updates_of_a_whole_run() -> None:
+    """Decisions after the random ones, times the ratio."""
+    run = dataclasses.replace(RUN, env_steps=10_000, action_repeat=2, random_steps=1_000, schedule=FixedRatio(0.5))
+    assert run.total_updates == 2_000
+    assert dataclasses.replace(run, random_steps=9_999).total_updates == 1
+
+
+def test_missing_gpu_is_said_and_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert dataclasses.replace(RUN, device="auto").torch_device.type == "cpu"
+    with pytest.raises(ConfigError, match=r"device is cuda, but torch sees no GPU here; use --device cpu\."):
+        _ = dataclasses.replace(RUN, device="cuda").torch_device
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert dataclasses.replace(RUN, device="auto").torch_device.type == "cuda"
+    assert dataclasses.replace(RUN, device="cpu").torch_device.type == "cpu"
+
+
+def test_folder_names_task_preset_and_seed() -> None:
+    run = dataclasses.replace(RUN, task="my.module:Ns/World-v0", seed=3)
+    assert run.folder(Path("runs")) == Path("runs/my.module_Ns_World-v0/sac/seed_3")
+
+
+ODD = Run(
+    "walker-run",
+    TD3(
+        actor=MLP((7, 5, 3), layer_norm=True),
+        critic=SimbaV2(24, 3, expansion=2, shift=1.5),
+        head=Categorical(31, -2.0, 8.0),
+        optimizer=Adam(1e-3, 1e-5, epsilon=1e-6),
+        discount=None,
+    ),
+    "odd",
+    log_to=(),
+)
+"""Nothing here has its default value's type: nested classes, None, empty and long tuples."""
+
+
+@pytest.mark.parametrize("run", [RUN, ODD], ids=["defaults", "odd"])
+def test_round_trip_through_json_and_a_file(run: Run, tmp_path: Path) -> None:
+    assert from_plain(json.loads(json.dumps(to_plain(run)))) == run
+    config.save(run, tmp_path / "deep" / "config.json")
+    assert config.load(tmp_path / "deep" / "config.json") == run
+
+
+def test_the_file_can_be_read_by_people_and_by_other_programs(tmp_path: Path) -> None:
+    config.save(ODD, tmp_path / "config.json")
+    plain = json.loads((tmp_path / "config.json").read_text())
+    assert plain["class"] == "Run"
+    assert plain["agent"]["class"] == "TD3"
+    assert plain["agent"]["actor"] == {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True}
+    assert plain["agent"]["weighting"] == {"class": "UniformWeighting"}
+    assert plain["sampler"] == {"class": "Uniform"}
+
+
+def dataclasses_in(hint: Any) -> set[type]:
+    """Every dataclass that may stand in a field of this type, at any depth."""
+    if not isinstance(hint, type):
+        return set().union(*(dataclasses_in(part) for part in typing.get_args(hint)))
+    if not dataclasses.is_dataclass(hint):
+        return set()
+    return {hint}.union(*(dataclasses_in(part) for part in typing.get_type_hints(hint).values()))
+
+
+def test_everything_that_a_slot_offers_can_be_saved() -> None:
+    """Whoever adds a value to a slot and forgets `CLASSES` learns it here."""
+    assert dataclasses_in(Run) <= set(CLASSES.values())
+    assert {SAC, TD3, MLP, SimbaV2, Categorical, Adam} <= dataclasses_in(Run)
+
+
+@pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES)
+def test_tags_are_unique_and_lead_back(kind: type) -> None:
+    assert [tag for tag, known in CLASSES.items() if known is kind] == [config.TAGS[kind]]
+
+
+def test_a_field_that_was_not_saved_takes_its_default() -> None:
+    """Configurations that an older version wrote stay readable."""
+    plain = to_plain(RUN)
+    del plain["log_interval"], plain["agent"]["n_step"]
+    assert from_plain(plain) == RUN
+
+
+def test_an_unknown_class_is_named() -> None:
+    plain = to_plain(RUN)
+    plain["agent"]["actor"]["class"] = "Transformer"
+    with pytest.raises(ConfigError, match=r"names the class 'Transformer', which this version does not know; use the version that wrote it\."):
+        from_plain(plain)
+    with pytest.raises(ConfigError, match="names the class None"):
+        from_plain({"task": "x"})
+
+
+def test_an_unknown_field_is_named() -> None:
+    plain = to_plain(RUN)
+    plain["agent"]["critic"]["dropout"] = 0.1
+    with pytest.raises(ConfigError, match=r"has the field MLP\.dropout, which this version does not know; use the version that wrote it\."):
+        from_plain(plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is no configuration of a run"),
+        ('{"class": "Run", "task": "x"}', "is no configuration of a run"),
+        ('{"class": "Run", ', "is no configuration of a run"),
+        ("[1, 2]", "does not hold the configuration of a run"),
+        ('{"class": "Adam"}', "does not hold the configuration of a run"),
+        ('{"class": ["Run"]}', "is no configuration of a run"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused_in_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=sentence) as error:
+        config.load(tmp_path / "config.json")
+    assert str(tmp_path / "config.json") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere/config\.json does not exist; give the folder of a run"):
+        config.load(Path("nowhere/config.json"))
+
+
+def test_the_first_difference_is_named_with_both_values() -> None:
+    assert first_difference(RUN, dataclasses.replace(RUN)) is None
+    assert first_difference(RUN, dataclasses.replace(RUN, seed=4)) == "seed (0 before, 4 now)"
+    other = dataclasses.replace(RUN, agent=SAC(optimizer=Adam(learning_rate=1.0)), seed=4)
+    assert first_difference(RUN, other) == "agent.optimizer.learning_rate (0.0003 before, 1.0 now)"
+    deep = dataclasses.replace(RUN, agent=SAC(actor=MLP((8,))))
+    assert first_difference(RUN, deep) == "agent.actor.hidden ((256, 256) before, (8,) now)"
+    found = first_difference(RUN, dataclasses.replace(RUN, agent=TD3()))
+    assert found is not None
+    assert found.startswith("agent (SAC(")

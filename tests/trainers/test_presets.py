@@ -1,0 +1,121 @@
+"""Every preset: says what its recipe says, round-trips through JSON, and learns for two updates in its debug form."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from steelyard.agents.networks import SimbaV2
+from steelyard.agents.networks.heads import Categorical, Gaussian
+from steelyard.agents.networks.normalizers import ReturnScale, RunningNorm
+from steelyard.agents.optimizer import Adam
+from steelyard.agents.sac import SAC
+from steelyard.agents.types import Spec, Step
+from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.config import Run, debug, from_plain, to_plain
+from steelyard.trainers.learner import Learner
+from steelyard.trainers.presets import DEMO, DMC, MUJOCO
+
+TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "demo": {"demo": DEMO}}
+ALL = {f"{table}/{name}": run for table, runs in TABLES.items() for name, run in runs.items()}
+SPEC = Spec(obs_size=5, action_size=2, horizon=200)
+
+
+@pytest.mark.parametrize("run", ALL.values(), ids=ALL)
+def test_round_trip_through_json(run: Run) -> None:
+    assert from_plain(json.loads(json.dumps(to_plain(run)))) == run
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_folder_is_named_after_the_preset(name: str) -> None:
+    assert ALL[name].preset == name.split("/")[1]
+
+
+def replay() -> ReplayBuffer:
+    """A hundred random transitions of one world."""
+    generator = torch.Generator().manual_seed(0)
+    buffer = ReplayBuffer(SPEC, 1_000)
+    obs, no = torch.zeros(1, 5), torch.zeros(1, dtype=torch.bool)
+    for _ in range(100):
+        after = torch.randn(1, 5, generator=generator)
+        step = Step(after, after, torch.randn(1, generator=generator), no, no, ~no, {})
+        buffer.add(obs, 2 * torch.rand(1, 2, generator=generator) - 1, step)
+        obs = after
+    return buffer
+
+
+@pytest.mark.parametrize("run", ALL.values(), ids=ALL)
+def test_two_updates_in_debug_form(run: Run, tmp_path: Path) -> None:
+    run = debug(run)
+    agent = run.agent.build(SPEC, num_envs=1, total_updates=run.total_updates, seed=0, execution=run.execution)
+    sampler = run.sampler.build(replay(), run.agent.batch_size, run.agent.n_step, agent.gamma, 0)
+    before = {name: p.detach().clone() for name, p in agent.named_parameters()}
+    learner = Learner(agent, sampler, tmp_path)
+    learner.update(2)
+    assert agent.update_count == 2
+    assert {"critic_loss", "actor_loss", "value"} <= learner.metrics.keys()
+    for child in ("actor", "critic", "target_critic"):
+        assert any(not torch.equal(before[name], p) for name, p in agent.named_parameters() if name.startswith(f"{child}."))
+
+
+@pytest.mark.parametrize("run", ALL.values(), ids=ALL)
+def test_debug_shrinks_and_keeps_the_recipe(run: Run) -> None:
+    small = debug(run)
+    assert small.preset == f"{run.preset}-debug"
+    assert small.env_steps <= 600
+    assert small.env_steps // small.action_repeat > small.random_steps  # there is something to learn from
+    assert small.evaluation_interval < small.env_steps
+    assert small.log_interval < small.env_steps
+    assert small.checkpoint_interval < small.env_steps
+    assert not small.execution.compile
+    assert small.agent.batch_size < run.agent.batch_size
+    for network, original in ((small.agent.actor, run.agent.actor), (small.agent.critic, run.agent.critic)):
+        assert type(network) is type(original)
+        assert (network.width if isinstance(network, SimbaV2) else sum(network.hidden)) <= 16
+    assert type(small.agent) is type(run.agent)
+    assert (small.agent.head, small.agent.rewards, small.agent.critics) == (run.agent.head, run.agent.rewards, run.agent.critics)
+    assert (small.task, small.schedule, small.action_repeat) == (run.task, run.schedule, run.action_repeat)
+
+
+def test_simba_v2_has_its_published_settings() -> None:
+    run = MUJOCO["simba-v2"]
+    agent = run.agent
+    assert isinstance(agent, SAC)
+    assert agent.actor == SimbaV2(width=128, blocks=1, expansion=4, shift=3.0)
+    assert agent.critic == SimbaV2(width=512, blocks=2, expansion=4, shift=3.0)
+    assert agent.head == Categorical(atoms=101, low=-5.0, high=5.0)
+    assert agent.observations == RunningNorm(epsilon=1e-8)
+    assert agent.rewards == ReturnScale(max_return=5.0, epsilon=1e-8)
+    assert agent.policy == Gaussian(low=-10.0, high=2.0, bound="tanh")
+    assert agent.optimizer == Adam(1e-4, 5e-5, 0.9, 0.999, 1e-8)
+    assert (agent.initial_temperature, agent.entropy_per_action) == (0.01, -0.5)
+    assert (agent.discount, agent.n_step, agent.batch_size, agent.target_rate) == (None, 1, 256, 0.005)
+    assert (run.random_steps, run.capacity, run.num_envs, run.action_repeat, run.schedule.ratio) == (5_000, 1_000_000, 1, 1, 1.0)
+
+
+def test_critics_repeats_and_updates_follow_the_benchmark() -> None:
+    """MuJoCo: twins and one update per step. dm-control: a single SimbaV2 critic, two updates per decision of two steps."""
+    assert all(run.agent.critics == 2 and run.action_repeat == 1 and run.schedule.ratio == 1 for run in MUJOCO.values())
+    assert all(run.action_repeat == 2 and run.schedule.ratio == 2 for run in DMC.values())
+    assert {name: run.agent.critics for name, run in DMC.items()} == {
+        "sac": 2,
+        "sac-layer-norm": 2,
+        "td3": 2,
+        "simba-v2": 1,
+        "simba-v2-td3": 1,
+    }
+
+
+@pytest.mark.parametrize(("table", "horizon", "gamma"), [("mujoco", 1000, 0.995), ("dmc", 500, 0.99)])
+def test_simba_v2_takes_its_discount_from_the_horizon(table: str, horizon: int, gamma: float) -> None:
+    assert TABLES[table]["simba-v2"].agent.gamma(Spec(1, 1, horizon)) == pytest.approx(gamma)
+
+
+@pytest.mark.parametrize("table", ["mujoco", "dmc"])
+def test_a_published_run_makes_a_million_updates(table: str) -> None:
+    """Less those of the random steps."""
+    run = TABLES[table]["simba-v2"]
+    assert run.env_steps == 1_000_000
+    assert 0.985e6 <= run.total_updates <= 1e6
