@@ -70,7 +70,7 @@ def _check_refusals(env: VectorEnv, seed: int) -> None:
 def _check_play(env: VectorEnv, seed: int, steps: int, deterministic: bool) -> None:
     obs = env.reset(seed=seed)
     _require(obs.shape == (env.num_envs, env.spec.obs_size), f"reset returned shape {tuple(obs.shape)}")
-    _require(obs.dtype == torch.float32 and obs.device == env.device, f"reset returned {obs.dtype} on {obs.device}")
+    _require(obs.dtype == torch.float32 and _placed(env, obs), f"reset returned {obs.dtype} on {obs.device}")
     done = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
     length = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     ended, resets = 0, set()
@@ -114,7 +114,7 @@ def _check_step(env: VectorEnv, step: Step) -> None:
         value = getattr(step, name)
         _require(value.shape == shape, f"step.{name} has shape {tuple(value.shape)} instead of {shape}")
         _require(value.dtype == dtype, f"step.{name} is {value.dtype} instead of {dtype}")
-        _require(value.device == env.device, f"step.{name} is on {value.device} instead of {env.device}")
+        _require(_placed(env, value), f"step.{name} is on {value.device} instead of {env.device}")
     for name in ("obs", "next_obs", "reward"):
         _require(bool(getattr(step, name).isfinite().all()), f"step.{name} is not finite")
     going_on = ~(step.terminated | step.truncated)
@@ -147,6 +147,11 @@ def _play(env: VectorEnv, seed: int, steps: int) -> Iterator[Step]:
     for _ in range(steps):
         action = torch.rand(env.num_envs, env.spec.action_size, generator=generator) * 2 - 1
         yield env.step(action.to(env.device))
+
+
+def _placed(env: VectorEnv, value: Tensor) -> bool:
+    """Whether `value` is on the device of `env`, which may name "cuda" without a number."""
+    return value.device.type == env.device.type and env.device.index in (None, value.device.index)
 
 
 def _require(kept: bool, sentence: str) -> None:

@@ -1,6 +1,7 @@
 """Choosing the OpenGL library that MuJoCo renders with, before MuJoCo is imported."""
 
 import ctypes
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from steelyard.envs.vector import EnvError
 
 EGL_PLATFORM_DEVICE_EXT = 0x313F
 """Enumerant of the extension EGL_EXT_platform_device."""
+MUJOCO_CHOICE = "mujoco.rendering.classic.gl_context"
+"""The module of MuJoCo that reads `MUJOCO_GL`."""
 OSMESA = ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")
 
 
@@ -25,6 +28,8 @@ def choose_backend() -> None:
         os.environ["MUJOCO_GL"] = "osmesa"
     else:
         os.environ["MUJOCO_GL"] = "glfw" if "DISPLAY" in os.environ else "disabled"
+    if MUJOCO_CHOICE in sys.modules:
+        importlib.reload(sys.modules[MUJOCO_CHOICE])  # MuJoCo was imported first and took glfw
 
 
 def check_backend() -> None:

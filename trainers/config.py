@@ -89,7 +89,11 @@ class Run:
             ("critics", agent.critics >= 1, "give one, or two for clipped double Q"),
             ("n_step", agent.n_step >= 1, "give one or more"),
             ("batch_size", agent.batch_size >= 1, "give one or more"),
-            ("discount", agent.discount is None or 0 <= agent.discount <= 1, "give a number from 0 to 1, or None to choose by the horizon"),
+            (
+                "discount",
+                agent.discount is None or 0 <= agent.discount <= 1,
+                "give a number from 0 to 1, or None to choose by the horizon",
+            ),
             ("target_rate", 0 < agent.target_rate <= 1, "give a number above 0 and at most 1"),
             ("policy_delay", not isinstance(agent, TD3) or agent.policy_delay >= 1, "give one or more"),
         ):
@@ -168,7 +172,7 @@ CLASSES = {
     )
 }
 """Every class that may stand in a saved configuration, by its tag."""
-TAGS = {kind: tag for tag, kind in CLASSES.items()}
+TAGS: dict[type, str] = {kind: tag for tag, kind in CLASSES.items()}
 
 
 def to_plain(value: object) -> Any:

@@ -107,6 +107,7 @@ class Online:
         transitions = self.collector.collect()
         self.env_steps += transitions * self.run.action_repeat
         self.learner.update(self.updates_due(transitions))
+        self.collector.publish()
 
     def updates_due(self, transitions: int) -> int:
         """Updates for transitions collected after the random ones."""

@@ -73,13 +73,14 @@ DEMO = dataclasses.replace(
     agent=dataclasses.replace(
         SIMBA_V2_SAC, actor=SimbaV2(64, 1), critic=SimbaV2(96, 2), critics=1, batch_size=128, optimizer=Adam(3e-4, 1.5e-4)
     ),
-    env_steps=30_000,
-    random_steps=1_000,
+    action_repeat=4,
+    env_steps=40_000,
+    random_steps=500,
     capacity=100_000,
-    schedule=FixedRatio(1.0),
-    evaluation_interval=5_000,
+    schedule=FixedRatio(1.5),
+    evaluation_interval=10_000,
     evaluation_episodes=3,
-    checkpoint_interval=5_000,
+    checkpoint_interval=10_000,
     threads=1,
 )
 """SimbaV2 scaled down to a few minutes of a small CPU."""

@@ -54,7 +54,13 @@ def build(spec: Spec) -> Callable[..., Any]:
     """`build(config, seed=0, execution=eager, total_updates=100, num_envs=2, **changes of the config)` gives an agent."""
 
     def make(
-        config: ActorCritic, *, seed: int = 0, execution: Execution | None = None, total_updates: int = 100, num_envs: int = 2, **changes: Any
+        config: ActorCritic,
+        *,
+        seed: int = 0,
+        execution: Execution | None = None,
+        total_updates: int = 100,
+        num_envs: int = 2,
+        **changes: Any,
     ) -> Any:
         changed: Any = dataclasses.replace(config, **changes)
         execution = execution or Execution(compile=False)

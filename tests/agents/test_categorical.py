@@ -41,7 +41,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("config", [Categorical(), Categorical(11, -5.0, 5.0), Categorical(2, 0.0, 1.0), Categorical(7, -0.3, 2.9)], ids=str)
+@pytest.mark.parametrize(
+    "config", [Categorical(), Categorical(11, -5.0, 5.0), Categorical(2, 0.0, 1.0), Categorical(7, -0.3, 2.9)], ids=str
+)
 def test_projection_equals_the_slow_loop(config: Categorical) -> None:
     head = config.build()
     logits = 2 * torch.randn(len(CASES), config.atoms, generator=torch.Generator().manual_seed(0))

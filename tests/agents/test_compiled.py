@@ -80,6 +80,8 @@ def test_one_graph_for_each_pattern_of_due_losses_equals_eager(
     assert all(given["fullgraph"] for given in options)
 
 
-def test_eager_execution_compiles_nothing(build: Build, draw_batch: DrawBatch, configs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_execution_compiles_nothing(
+    build: Build, draw_batch: DrawBatch, configs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "compile", lambda *arguments, **options: pytest.fail("something was compiled"))
     build(configs["sac"]).update(draw_batch(0))

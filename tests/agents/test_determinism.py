@@ -41,7 +41,9 @@ def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_agent_and_the_same_life(name: str, build: Build, draw_batch: DrawBatch, configs: Any) -> None:
+def test_the_same_seed_gives_the_same_agent_and_the_same_life(
+    name: str, build: Build, draw_batch: DrawBatch, configs: Any
+) -> None:
     one = build(configs[name], seed=3)
     torch.manual_seed(99)  # nothing may depend on the global stream
     two = build(configs[name], seed=3)

@@ -7,7 +7,8 @@ from steelyard.agents.types import Spec
 
 
 @pytest.mark.parametrize(
-    ("horizon", "expected"), [(1000, 0.995), (500, 0.99), (100, 0.95), (200, 0.975), (50, 0.95), (5, 0.95), (10_000, 0.995), (None, 0.99)]
+    ("horizon", "expected"),
+    [(1000, 0.995), (500, 0.99), (100, 0.95), (200, 0.975), (50, 0.95), (5, 0.95), (10_000, 0.995), (None, 0.99)],
 )
 def test_discount_follows_the_horizon_in_decisions(horizon: int | None, expected: float) -> None:
     assert ActorCritic(discount=None).gamma(Spec(1, 1, horizon)) == pytest.approx(expected, abs=1e-12)

@@ -98,7 +98,9 @@ def test_neutral_slots_equal_no_slots_bit_for_bit(
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
-def test_neutral_occupants_hold_nothing_and_are_not_trained(name: str, build: Callable[..., Any], configs: dict[str, Any]) -> None:
+def test_neutral_occupants_hold_nothing_and_are_not_trained(
+    name: str, build: Callable[..., Any], configs: dict[str, Any]
+) -> None:
     agent = build(configs[name])
     assert agent.slots == SLOTS
     for slot in SLOTS:
@@ -107,7 +109,9 @@ def test_neutral_occupants_hold_nothing_and_are_not_trained(name: str, build: Ca
     assert set(agent.optimizers) == set(agent.losses)
 
 
-def test_neutral_occupants_hand_over_what_they_are_given(build: Callable[..., Any], draw_batch: Callable[..., Batch], configs: Any) -> None:
+def test_neutral_occupants_hand_over_what_they_are_given(
+    build: Callable[..., Any], draw_batch: Callable[..., Batch], configs: Any
+) -> None:
     agent, batch = build(configs["sac"]), draw_batch(0)
     assert agent.model.mix(batch) is batch
     assert agent.balance.condition(batch.obs) is batch.obs

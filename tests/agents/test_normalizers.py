@@ -88,7 +88,9 @@ def test_neutral_normalisers_hand_over_the_same_tensor_and_hold_nothing() -> Non
         assert not module.state_dict()
 
 
-def step(obs: list[float], next_obs: list[float], reward: list[float], ended: list[bool], cut: list[bool], valid: list[bool]) -> Step:
+def step(
+    obs: list[float], next_obs: list[float], reward: list[float], ended: list[bool], cut: list[bool], valid: list[bool]
+) -> Step:
     return Step(
         obs=torch.tensor(obs)[:, None].expand(-1, 3).contiguous(),
         next_obs=torch.tensor(next_obs)[:, None].expand(-1, 3).contiguous(),
@@ -116,7 +118,9 @@ NEXT_STEP = [
 
 
 @pytest.mark.parametrize("steps", [SAME_STEP, NEXT_STEP], ids=["same-step", "next-step"])
-def test_what_enters_is_the_observation_acted_on_next_and_never_a_terminal_one(steps: list[Step], build: Callable[..., Any], configs: Any) -> None:
+def test_what_enters_is_the_observation_acted_on_next_and_never_a_terminal_one(
+    steps: list[Step], build: Callable[..., Any], configs: Any
+) -> None:
     agent, reference = build(configs["sac-simba-v2"]), Reference(3)
     for taken in steps:
         agent.observe(taken)
@@ -126,7 +130,9 @@ def test_what_enters_is_the_observation_acted_on_next_and_never_a_terminal_one(s
 
 
 @pytest.mark.parametrize("steps", [SAME_STEP, NEXT_STEP], ids=["same-step", "next-step"])
-def test_both_ways_of_resetting_give_the_same_return_statistics(steps: list[Step], build: Callable[..., Any], configs: Any) -> None:
+def test_both_ways_of_resetting_give_the_same_return_statistics(
+    steps: list[Step], build: Callable[..., Any], configs: Any
+) -> None:
     """G = 1, then the ended step's reward alone, which is carried into the next episode with a discount."""
     agent, reference = build(configs["sac-simba-v2"]), Reference(1)
     for taken in steps:
@@ -139,7 +145,9 @@ def test_both_ways_of_resetting_give_the_same_return_statistics(steps: list[Step
     assert agent.reward_scale.largest.item() == pytest.approx(1.995, rel=1e-12)
 
 
-def test_observing_learns_and_acting_or_updating_does_not(build: Callable[..., Any], draw_batch: Callable[..., Batch], configs: Any) -> None:
+def test_observing_learns_and_acting_or_updating_does_not(
+    build: Callable[..., Any], draw_batch: Callable[..., Batch], configs: Any
+) -> None:
     agent = build(configs["sac-simba-v2"])
     state = {name: value.clone() for name, value in agent.normalizer.state_dict().items()}
     scale = {name: value.clone() for name, value in agent.reward_scale.state_dict().items()}

@@ -48,7 +48,9 @@ def test_steps_equal_torchs_adam(config: Adam, total_updates: int) -> None:
 
 def test_gradients_find_their_parameters_by_name() -> None:
     parameters = {"a": torch.zeros(2), "b": torch.zeros(2)}
-    Adam(learning_rate=0.1).build(parameters, 1).step(parameters, {"b": torch.tensor([-1.0, -1.0]), "a": torch.tensor([1.0, 1.0])})
+    Adam(learning_rate=0.1).build(parameters, 1).step(
+        parameters, {"b": torch.tensor([-1.0, -1.0]), "a": torch.tensor([1.0, 1.0])}
+    )
     torch.testing.assert_close(parameters["a"], torch.full((2,), -0.1))
     torch.testing.assert_close(parameters["b"], torch.full((2,), 0.1))
 

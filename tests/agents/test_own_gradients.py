@@ -26,7 +26,9 @@ def changed(before: dict[str, Tensor], agent: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "sac-simba-v2", "td3-simba-v2"])
-def test_each_loss_moves_all_of_its_own_child_and_nothing_else(name: str, build: Build, draw_batch: DrawBatch, configs: Any) -> None:
+def test_each_loss_moves_all_of_its_own_child_and_nothing_else(
+    name: str, build: Build, draw_batch: DrawBatch, configs: Any
+) -> None:
     agent = build(configs[name])
     for loss in agent.losses:
         earlier = ("actor",) if loss == "temperature" else ()  # the temperature reads the entropy that the actor's loss saw
@@ -64,7 +66,9 @@ def test_slow_targets_move_by_the_target_rate_and_start_equal(build: Build, draw
         torch.testing.assert_close(agent.target_critic.get_parameter(key).detach(), expected, atol=1e-7, rtol=1e-5)
 
 
-def descend(agent: Any, optimizers: dict[str, torch.optim.Adam], name: str, batch: Batch, noise: Tensor, seen: dict[str, Tensor]) -> None:
+def descend(
+    agent: Any, optimizers: dict[str, torch.optim.Adam], name: str, batch: Batch, noise: Tensor, seen: dict[str, Tensor]
+) -> None:
     """One loss the ordinary way: backward through everything, a step of one child."""
     agent.zero_grad()
     loss, metrics = getattr(agent, f"{name}_loss")(batch, noise, seen)

@@ -92,7 +92,9 @@ class Trial:
     def is_right(self, answer: Answer) -> bool:
         action, value = self.answers(torch.tensor(answer.obs)[:, None])
         for said, wanted in ((value, answer.value), (action, answer.action)):
-            if wanted is not None and any(abs(x - wanted(s)) > answer.tolerance for x, s in zip(said.tolist(), answer.obs, strict=True)):
+            if wanted is not None and any(
+                abs(x - wanted(s)) > answer.tolerance for x, s in zip(said.tolist(), answer.obs, strict=True)
+            ):
                 return False
         return True
 

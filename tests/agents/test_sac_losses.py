@@ -150,7 +150,9 @@ def probabilities(logits: tuple[float, ...]) -> list[float]:
 
 
 def test_categorical_critic_sums_over_twins_the_cross_entropy_with_the_projected_target() -> None:
-    agent: Any = SAC(initial_temperature=TEMPERATURE, head=Categorical(3, -1.0, 1.0)).build(Spec(1, 2), num_envs=1, total_updates=1, seed=0)
+    agent: Any = SAC(initial_temperature=TEMPERATURE, head=Categorical(3, -1.0, 1.0)).build(
+        Spec(1, 2), num_envs=1, total_updates=1, seed=0
+    )
     agent.actor.body, agent.critic.body, agent.target_critic.body = Constant(), Table(), Table()
     loss, _ = agent.critic_loss(BATCH, torch.tensor(NOISE), {})
     expected = 0.0

@@ -84,7 +84,12 @@ def test_untouched_network_equals_the_published_definition() -> None:
     network = SimbaV2(16, 2).build(5, (4,))
     x = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
     weights = copied(network)
-    start = {"embedding.scaler": math.sqrt(2 / 16), "interpolation": 1 / 4, "heads.0.scaler": 1.0, "blocks.0.scaler": math.sqrt(2 / 64)}
+    start = {
+        "embedding.scaler": math.sqrt(2 / 16),
+        "interpolation": 1 / 4,
+        "heads.0.scaler": 1.0,
+        "blocks.0.scaler": math.sqrt(2 / 64),
+    }
     for part, value in start.items():
         matching = [w for name, w in weights.items() if part in name]
         assert matching
@@ -128,5 +133,5 @@ def test_actor_maps_its_two_heads_to_a_squashed_gaussian() -> None:
     action, log_prob = policy(obs, noise)
     x = mean + std * noise.double().numpy()
     np.testing.assert_allclose(action.detach().numpy(), np.tanh(x), rtol=1e-4, atol=1e-6)
-    density = -0.5 * noise.double().numpy() ** 2 - np.log(std) - 0.5 * math.log(2 * math.pi) - np.log1p(-np.tanh(x) ** 2)
+    density = -0.5 * noise.double().numpy() ** 2 - np.log(std) - 0.5 * math.log(2 * math.pi) - np.log1p(-(np.tanh(x) ** 2))
     np.testing.assert_allclose(log_prob.detach().numpy(), density.sum(-1), rtol=1e-4, atol=1e-4)

@@ -33,7 +33,9 @@ def assert_unit_rows(weights: dict[str, Tensor], expected: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["sac-simba-v2", "td3-simba-v2"])
-def test_rows_have_norm_one_from_the_start_and_after_every_update(name: str, build: Build, draw_batch: DrawBatch, configs: Any) -> None:
+def test_rows_have_norm_one_from_the_start_and_after_every_update(
+    name: str, build: Build, draw_batch: DrawBatch, configs: Any
+) -> None:
     """A large learning rate would take them far off. One embedding, two matrices per block, two per head."""
     agent = build(configs[name], optimizer=Adam(learning_rate=0.3))
     heads = {"sac-simba-v2": 2, "td3-simba-v2": 1}[name]
@@ -50,7 +52,9 @@ def test_scalers_and_biases_move_as_adam_says_and_are_not_projected(build: Build
     agent = build(configs["sac-simba-v2"], optimizer=Adam(learning_rate=1e-3))
     before = {name: p.detach().clone() for name, p in agent.critic.named_parameters()}
     agent.update(draw_batch(0))
-    free = {name: p.detach() - before[name] for name, p in agent.critic.named_parameters() if name not in matrices(agent, "critic")}
+    free = {
+        name: p.detach() - before[name] for name, p in agent.critic.named_parameters() if name not in matrices(agent, "critic")
+    }
     assert len(free) == 1 + 2 * 2 + 2
     for name, step in free.items():
         assert (step.abs() > 0.9e-3).float().mean() > 0.5, name
@@ -89,7 +93,9 @@ def size(module: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "critics", "millions"), [(17 + 6, 2, 9.05), (376 + 17, 2, 9.43), (223 + 38, 1, 4.65)], ids=["HalfCheetah", "Humanoid", "dog"]
+    ("inputs", "critics", "millions"),
+    [(17 + 6, 2, 9.05), (376 + 17, 2, 9.43), (223 + 38, 1, 4.65)],
+    ids=["HalfCheetah", "Humanoid", "dog"],
 )
 def test_published_critic_has_its_published_size(inputs: int, critics: int, millions: float) -> None:
     with torch.device("meta"):

@@ -171,7 +171,9 @@ def test_every_part_has_an_optimiser_with_the_agents_learning_rate(build: Build,
     torch.testing.assert_close((agent.model.net.weight.detach() - before).abs(), torch.full_like(before, 1e-2), rtol=1e-3, atol=0)
 
 
-def test_an_objective_can_follow_the_gradient_through_the_bootstrap_value(build: Build, draw_batch: DrawBatch, configs: Any) -> None:
+def test_an_objective_can_follow_the_gradient_through_the_bootstrap_value(
+    build: Build, draw_batch: DrawBatch, configs: Any
+) -> None:
     agent = build(configs["td3"], objective=OCCUPANTS["objective"], critics=1)
     batch, noise = draw_batch(0), agent.draw(8)
 
@@ -180,7 +182,11 @@ def test_an_objective_can_follow_the_gradient_through_the_bootstrap_value(build:
 
     got = grad(residual)(agent.own("critic"))
     action = (agent.target_actor(batch.next_obs) + (0.2 * noise[0]).clamp(-0.5, 0.5)).clamp(-1, 1)
-    error = batch.reward + batch.discount * agent.critic(batch.next_obs, action).squeeze() - agent.critic(batch.obs, batch.action).squeeze()
+    error = (
+        batch.reward
+        + batch.discount * agent.critic(batch.next_obs, action).squeeze()
+        - agent.critic(batch.obs, batch.action).squeeze()
+    )
     names, parameters = zip(*agent.critic.named_parameters(), strict=True)
     full = torch.autograd.grad((batch.weight * 0.5 * error.square()).mean(), parameters, retain_graph=True)
     for name, expected in zip(names, full, strict=True):
@@ -228,7 +234,9 @@ def test_a_part_with_parameters_but_no_loss_says_so(build: Build, draw_batch: Dr
         build(configs["sac"], weighting=Occupant(Forgotten)).update(draw_batch(0))
 
 
-def test_all_slots_together_are_one_graph(build: Build, draw_batch: DrawBatch, configs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_slots_together_are_one_graph(
+    build: Build, draw_batch: DrawBatch, configs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Traced without a break; the graph is then run as it was traced, which needs no compiler."""
     compiler = torch.compile
     torch._dynamo.reset()

@@ -106,7 +106,11 @@ def test_exploration_noise_has_its_deviation_and_stays_in_bounds(agent: Any) -> 
 
 def moved(before: dict[str, Tensor], agent: Any) -> set[str]:
     """The children of which some parameter changed."""
-    return {name.split(".")[0] for name, p in agent.named_parameters() if not torch.equal(before[name], p) and "optimizers" not in name}
+    return {
+        name.split(".")[0]
+        for name, p in agent.named_parameters()
+        if not torch.equal(before[name], p) and "optimizers" not in name
+    }
 
 
 def test_policy_and_slow_targets_move_at_every_second_update(
@@ -129,7 +133,9 @@ def test_a_delay_of_three(build: Callable[..., Any], draw_batch: Callable[..., B
     assert ["actor_loss" in agent.update(draw_batch(count)) for count in range(6)] == [False, False, True, False, False, True]
 
 
-def test_smoothing_and_the_minimum_hold_for_a_categorical_critic(build: Callable[..., Any], configs: dict[str, Any], draw_batch: Any) -> None:
+def test_smoothing_and_the_minimum_hold_for_a_categorical_critic(
+    build: Callable[..., Any], configs: dict[str, Any], draw_batch: Any
+) -> None:
     """The value of the projected target is the scalar target of the critic with the smaller mean, inside the support."""
     agent = build(configs["td3"], head=Categorical(2_001, -100.0, 100.0))
     batch, noise = draw_batch(0), agent.draw(8)

@@ -3,6 +3,8 @@
 """Pictures of every adapter, and one sentence where no OpenGL library is found."""
 
 import os
+import subprocess
+import sys
 
 import mujoco
 import numpy as np
@@ -95,6 +97,20 @@ def test_environments_do_not_draw_into_each_other():
     assert all(np.array_equal(world.render(), picture) for world, picture in zip(worlds, alone, strict=True))
     for world in worlds:
         world.close()
+
+
+@needs_gl
+def test_mujoco_may_be_imported_first():
+    """Left alone it takes glfw, which needs a display."""
+    code = (
+        "import os, warnings; os.environ.pop('MUJOCO_GL', None); os.environ.pop('DISPLAY', None); warnings.simplefilter('ignore')\n"
+        "import mujoco\n"
+        "from steelyard.envs import make\n"
+        "env = make('Hopper-v5', 1, vectorization='batch', render_size=32)\n"
+        "print(env.render().std() > 10)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("True\n", "")
 
 
 @needs_gl

@@ -58,10 +58,10 @@ class Addresses:
 
 
 class Suicidal(Addresses):
-    """Kills its own process, as the out-of-memory killer would, at every 40th call."""
+    """Kills its own process, as the out-of-memory killer would, after 43 calls, in the middle of an episode."""
 
     def step(self, action: Tensor) -> Step:
-        if self.calls == 40:
+        if self.calls == 43:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)
 

@@ -87,6 +87,8 @@ def test_totals_are_exact_and_every_row_is_seen_once(worlds, num_envs, same_step
         check(buffer, steps, 307)
         episodes = pool.episodes()
         assert pool.restarts == 0
+        processes = list(pool._processes)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert {episode.length for episode in episodes} == {7, 8, 9}
     assert all(episode.score == sum(range(1, episode.length + 1)) for episode in episodes)
     assert len(episodes) >= sum(int((step.truncated & step.valid).sum()) for step in steps)
@@ -147,6 +149,9 @@ def test_an_actor_that_dies_again_and_again_but_works_between_goes_on(worlds):
         # The interrupted episodes are not reported.
         assert {episode.length for episode in pool.episodes()} == {7}
     check(buffer, steps, 100)
+    # The row that separates the old process's episode from the new one's holds nothing to learn from and is not handed out.
+    resets = [step.obs[0].tolist() for step in steps if not step.valid[0] and not step.truncated[0]]
+    assert all(process > 0 and moment == 0 for process, _, moment in resets)
 
 
 def test_an_actor_that_hangs_is_replaced(worlds):

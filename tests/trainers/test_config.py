@@ -38,7 +38,10 @@ RUN = Run("Pendulum-v1", SAC(), "sac")
         ({"agent": TD3(n_step=0)}, "agent.n_step is 0; give one or more."),
         ({"agent": SAC(batch_size=0)}, "agent.batch_size is 0; give one or more."),
         ({"agent": SAC(discount=1.5)}, "agent.discount is 1.5; give a number from 0 to 1, or None to choose by the horizon."),
-        ({"agent": SAC(discount=float("nan"))}, "agent.discount is nan; give a number from 0 to 1, or None to choose by the horizon."),
+        (
+            {"agent": SAC(discount=float("nan"))},
+            "agent.discount is nan; give a number from 0 to 1, or None to choose by the horizon.",
+        ),
         ({"agent": SAC(target_rate=0.0)}, "agent.target_rate is 0.0; give a number above 0 and at most 1."),
         ({"agent": TD3(policy_delay=0)}, "agent.policy_delay is 0; give one or more."),
     ],
@@ -51,7 +54,9 @@ def test_bad_values_are_refused_with_the_field_and_the_remedy(changes: dict[str,
 
 
 def test_values_at_the_edge_are_taken() -> None:
-    dataclasses.replace(RUN, actors=0, random_steps=0, seed=0, threads=0, agent=TD3(discount=1.0, target_rate=1.0, policy_delay=1))
+    dataclasses.replace(
+        RUN, actors=0, random_steps=0, seed=0, threads=0, agent=TD3(discount=1.0, target_rate=1.0, policy_delay=1)
+    )
 
 
 def test_updates_of_a_whole_run() -> None:
@@ -138,7 +143,9 @@ def test_a_field_that_was_not_saved_takes_its_default() -> None:
 def test_an_unknown_class_is_named() -> None:
     plain = to_plain(RUN)
     plain["agent"]["actor"]["class"] = "Transformer"
-    with pytest.raises(ConfigError, match=r"names the class 'Transformer', which this version does not know; use the version that wrote it\."):
+    with pytest.raises(
+        ConfigError, match=r"names the class 'Transformer', which this version does not know; use the version that wrote it\."
+    ):
         from_plain(plain)
     with pytest.raises(ConfigError, match="names the class None"):
         from_plain({"task": "x"})
@@ -147,7 +154,9 @@ def test_an_unknown_class_is_named() -> None:
 def test_an_unknown_field_is_named() -> None:
     plain = to_plain(RUN)
     plain["agent"]["critic"]["dropout"] = 0.1
-    with pytest.raises(ConfigError, match=r"has the field MLP\.dropout, which this version does not know; use the version that wrote it\."):
+    with pytest.raises(
+        ConfigError, match=r"has the field MLP\.dropout, which this version does not know; use the version that wrote it\."
+    ):
         from_plain(plain)
 
 

@@ -32,7 +32,9 @@ def build(config: SAC | TD3, folder: Path, execution: Execution = EAGER) -> tupl
     obs, no = torch.zeros(1, 3), torch.zeros(1, dtype=torch.bool)
     for _ in range(50):
         after = torch.randn(1, 3, generator=generator)
-        buffer.add(obs, torch.rand(1, 2, generator=generator), Step(after, after, torch.randn(1, generator=generator), no, no, ~no, {}))
+        buffer.add(
+            obs, torch.rand(1, 2, generator=generator), Step(after, after, torch.randn(1, generator=generator), no, no, ~no, {})
+        )
         obs = after
     return agent, Learner(agent, Uniform().build(buffer, config.batch_size, 1, agent.gamma, 7), folder)
 
