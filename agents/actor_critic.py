@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +144,7 @@ class ActorCriticAgent(Agent):
 
     def intervene(self) -> None:
         """The plasticity slot's turn."""
-        self.plasticity.intervene(self, self.update_count)
+        self.plasticity.intervene(cast(Any, self), self.update_count)  # a linked folder makes this class two for a type checker
 
     @torch.no_grad()
     def observe(self, step: Step) -> None:

@@ -1,15 +1,17 @@
 """The demonstration of `make demo`: SimbaV2 learns cartpole-swingup in a few minutes, and leaves a curve, a video, logs and a checkpoint."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import tyro
 
+from steelyard.agents.agent import Execution
 from steelyard.trainers import config, presets
 from steelyard.trainers.command_line import Launch
 from steelyard.trainers.errors import run_script
-from steelyard.trainers.online import train
+from steelyard.trainers.online import has_compiler, train
 
 SCRIPTS = Path(__file__).parent
 
@@ -17,7 +19,9 @@ SCRIPTS = Path(__file__).parent
 def main() -> None:
     """Train, evaluate, film, plot, and print where everything lies."""
     launch = tyro.cli(Launch, description=__doc__)
-    run = config.debug(presets.DEMO) if launch.debug else presets.DEMO
+    # Without a C++ compiler the same update runs eagerly, several times slower.
+    run = dataclasses.replace(presets.DEMO, execution=Execution(compile=has_compiler()))
+    run = config.debug(run) if launch.debug else run
     folder = train(run, launch.root, launch.fresh)
     print()
     subprocess.run([sys.executable, SCRIPTS / "evaluate.py", folder], check=True)

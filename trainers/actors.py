@@ -32,6 +32,8 @@ PATIENCE = 120.0
 """Seconds without a sign of life after which an actor's process is killed and replaced."""
 STARTUP = 600.0
 """Seconds that an actor's process may take to its first sign of life: it imports simulators and builds its worlds."""
+LOOK = 0.05
+"""Seconds between two looks at whether the actors' processes live: asking the system costs more than reading replay."""
 TRIES = 3
 """Processes of one actor that may die one after the other without a single transition."""
 
@@ -111,6 +113,7 @@ class ActorPool:
         """Actor processes that died and were replaced."""
         self._processes: list[BaseProcess] = []
         self._errors: list[Connection] = []
+        self._next_look = 0.0
         self._starts = [0] * num_actors
         self._fruitless = [0] * num_actors
         self._count_at_start = [0] * num_actors
@@ -155,8 +158,11 @@ class ActorPool:
         before = self.collected
         self._extend()
         while True:
-            self._pending += self._scan(self.buffer.cursors.clone())
-            self._supervise()
+            if not torch.equal(self.buffer.cursors, self._seen):
+                self._pending += self._scan(self.buffer.cursors.clone())
+            if time.monotonic() > self._next_look:
+                self._supervise()
+                self._next_look = time.monotonic() + LOOK
             if self.collected > before or before >= self.limit:
                 steps, self._pending = self._pending, []
                 return Collected(steps, self.collected - before)
@@ -198,32 +204,32 @@ class ActorPool:
     def _scan(self, ends: Tensor) -> list[Step]:
         """The rows of every column from where the last scan ended to `ends` [num_envs], counted and taken into the episodes."""
         buffer, obs_size = self.buffer, self.buffer.spec.obs_size
-        env = torch.arange(buffer.num_envs)
-        steps = []
-        for offset in range(int((ends - self._seen).max())):
-            time_ = self._seen + offset
-            present = time_ < ends
-            row = buffer.flat[buffer.address(time_, env)] * present[:, None]
-            after = buffer.flat[buffer.address(time_ + 1, env), :obs_size] * present[:, None]
-            valid, terminated, truncated = row[:, -1] > 0, row[:, -3] > 0, row[:, -2] > 0
-            self._count(row[:, -4], valid, terminated | truncated, present)
-            steps.append(Step(after, after, row[:, -4] * valid, terminated, truncated | ~present, valid, {}))
+        moment = self._seen + torch.arange(int((ends - self._seen).max()))[:, None]
+        present = moment < ends
+        place = buffer.address(moment, torch.arange(buffer.num_envs))
+        row = buffer.flat[place] * present[..., None]
+        after = buffer.flat[(place + buffer.num_envs) % len(buffer.flat)][..., :obs_size] * present[..., None]
+        valid, terminated, truncated = (row[..., -3:] > 0).roll(1, -1).unbind(-1)
+        self._count(row[..., -4], valid, terminated | truncated, present)
+        columns = (after, after, row[..., -4] * valid, terminated, truncated | ~present, valid)
+        steps = [Step(*step, info={}) for step in zip(*(column.unbind() for column in columns), strict=True)]
         self._seen = ends
         return steps
 
     def _count(self, reward: Tensor, valid: Tensor, done: Tensor, present: Tensor) -> None:
-        """Count one row of each column where `present`: transitions per actor, rewards and lengths of episodes.
+        """Count rows [times, num_envs] where `present`: transitions per actor, rewards and lengths of episodes.
 
         Steps beyond a limit are not valid but belong to their episode; the row after its end, which holds the reset, does not.
         """
-        per_actor = valid.view(self.num_actors, -1).sum(1).tolist()
+        per_actor = valid.sum(0).view(self.num_actors, -1).sum(1).tolist()
         self.counts = [count + new for count, new in zip(self.counts, per_actor, strict=True)]
-        self._score += reward.numpy()
-        self._length += present.numpy() & ~self._over
-        for column in np.flatnonzero(done.numpy()):
-            self._finished.append(Episode(float(self._score[column]), int(self._length[column])))
-        self._begin(done.numpy())
-        self._over = np.where(present.numpy(), done.numpy(), self._over)
+        for rewards, ends, there in zip(reward.numpy(), done.numpy(), present.numpy(), strict=True):
+            self._score += rewards
+            self._length += there & ~self._over
+            for column in np.flatnonzero(ends):
+                self._finished.append(Episode(float(self._score[column]), int(self._length[column])))
+            self._begin(ends)
+            self._over = np.where(there, ends, self._over)
 
     def _begin(self, columns: np.ndarray) -> None:
         self._score[columns], self._length[columns] = 0, 0

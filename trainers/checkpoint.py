@@ -8,14 +8,13 @@ silence: loading it is refused, and the sentence names the older one that could 
 
 import errno
 import io
-import json
 import os
 import re
 import shutil
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -138,21 +137,6 @@ def fitting(path: Path) -> Iterator[None]:
         ) from error
 
 
-def require_same_config(path: Path, saved: str, current: str, may_differ: Collection[str] = ()) -> None:
-    """Compare two JSON configs; raises `CheckpointError` naming the first field that differs and is not in `may_differ`.
-
-    Fields are dotted paths such as `agent.hidden`; a name in `may_differ` frees everything below it too.
-    """
-    was, now = _flatten(json.loads(saved)), _flatten(json.loads(current))
-    for name in sorted(was.keys() | now.keys()):
-        free = any(name == other or name.startswith(f"{other}.") for other in may_differ)
-        if not free and was.get(name) != now.get(name):
-            raise CheckpointError(
-                f"{path} was saved with {name} = {was.get(name)!r}, this run has {now.get(name)!r}; "
-                "resume with the saved setting, or start anew with --fresh."
-            )
-
-
 def clean(folder: Path) -> None:
     """Remove what an interrupted `save` left in `folder`. Only for the process that saves there."""
     for leftover in folder.glob(f"{_TEMPORARY}*"):
@@ -241,9 +225,3 @@ def _reported(target: Path, folder: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{target} could not be saved ({os.strerror(error.errno or errno.EIO)}); {remedy}, {intact}."
         ) from error
-
-
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(config, dict):
-        return {name: value for key, item in config.items() for name, value in _flatten(item, f"{prefix}{key}.").items()}
-    return {prefix.rstrip("."): config}

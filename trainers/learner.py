@@ -26,7 +26,7 @@ class Learner:
 
     def __init__(self, agent: ActorCriticAgent, sampler: Sampler, folder: Path):
         self.agent, self.sampler, self.folder = agent, sampler, folder
-        self.together = sampler.buffer.device == agent.device
+        self.together = sampler.device == agent.device
         self.run = agent.compiled(self.apply)
         self.launches = Launches(self.run) if self.together and agent.device.type == "cuda" else None
         self.metrics: Metrics = {}
@@ -57,7 +57,12 @@ class Learner:
 
     def transfer(self, batch: Batch) -> Batch:
         """The batch on the agent's device."""
-        return Batch(*(column if column is None else column.to(self.agent.device, non_blocking=True) for column in batch))
+        columns = {
+            name: column.to(self.agent.device, non_blocking=True)
+            for name, column in batch._asdict().items()
+            if column is not None
+        }
+        return batch._replace(**columns)
 
     def check(self, picks: Tensor | None = None) -> None:
         """Raises `DivergenceError` if a loss is not finite; the batch that `picks` selects is saved first."""

@@ -25,7 +25,6 @@ from steelyard.trainers.logs import Logs, TensorBoard, WeightsAndBiases
 from steelyard.trainers.progress import Progress
 from steelyard.trainers.schedules import Every, Until
 
-COMPILERS = [os.environ.get("CXX", "g++"), "g++", "clang++", "cl"]
 BACKENDS = {"tensorboard": TensorBoard(), "wandb": WeightsAndBiases()}
 
 
@@ -176,8 +175,15 @@ class Online:
 
 def require_compiler(run: Run) -> None:
     """Raises `ConfigError` if updates are to be compiled for a CPU and the machine has no C++ compiler."""
-    if run.execution.compile and run.torch_device.type == "cpu" and not any(shutil.which(name) for name in COMPILERS):
-        raise ConfigError("updates are to be compiled, but there is no C++ compiler: install g++ or clang++, or use --execution.no-compile.")
+    if run.execution.compile and run.torch_device.type == "cpu" and not has_compiler():
+        raise ConfigError(
+            "updates are to be compiled, but there is no C++ compiler: install g++ or clang++, or use --execution.no-compile."
+        )
+
+
+def has_compiler() -> bool:
+    """Whether this machine has a C++ compiler, which compiled updates on a CPU need."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
 
 
 def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:

@@ -21,6 +21,9 @@ class Sampler(Protocol):
     part of one compiled graph whose input is the noise.
     """
 
+    device: torch.device
+    """Where batches come to lie."""
+
     def noise(self, batch_size: int | None = None) -> Tensor:
         """Random numbers for one batch (of the size given to `build` unless named); nothing else advances the random stream."""
         ...
@@ -72,6 +75,7 @@ class UniformSampler:
 
     def __init__(self, buffer: ReplayBuffer, batch_size: int, n_step: int, gamma: float, seed: int):
         self.buffer = buffer
+        self.device = buffer.device
         self.batch_size = batch_size
         self.n_step = n_step
         self.gamma = gamma

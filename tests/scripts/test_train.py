@@ -29,7 +29,15 @@ def test_debug_run_leaves_everything_and_resumes(call: Call, tmp_path: Path) -> 
 
 def test_a_slot_is_swapped_on_the_command_line(call: Call, tmp_path: Path) -> None:
     status, _, err = call(
-        "train_dmc", "sac", "--task", "cartpole-swingup", "--debug", "--root", str(tmp_path), "agent.critic:simba-v2", "agent.head:categorical"
+        "train_dmc",
+        "sac",
+        "--task",
+        "cartpole-swingup",
+        "--debug",
+        "--root",
+        str(tmp_path),
+        "agent.critic:simba-v2",
+        "agent.head:categorical",
     )
     assert status == 0, err
     written = (tmp_path / "cartpole-swingup" / "sac-debug" / "seed_0" / "config.json").read_text()

@@ -11,7 +11,9 @@ from steelyard.trainers import checkpoint, config, presets
 from steelyard.trainers.actor_collector import ActorCollector
 from steelyard.trainers.online import Online, train
 
-RUN = dataclasses.replace(config.debug(presets.MUJOCO["sac"]), task="Pendulum-v1", actors=2, env_steps=240, checkpoint_interval=100, log_to=())
+RUN = dataclasses.replace(
+    config.debug(presets.MUJOCO["sac"]), task="Pendulum-v1", actors=2, env_steps=240, checkpoint_interval=100, log_to=()
+)
 
 
 def test_counts_are_exact_and_actors_get_the_newest_policy(tmp_path: Path) -> None:

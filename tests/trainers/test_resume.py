@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def rows(folder: Path, name: str) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
 
 
-def equal(a: object, b: object, where: str = "state") -> None:
+def equal(a: Any, b: Any, where: str = "state") -> None:
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
@@ -42,7 +43,8 @@ def equal(a: object, b: object, where: str = "state") -> None:
         for number, (x, y) in enumerate(zip(a, b, strict=True)):
             equal(x, y, f"{where}[{number}]")
     elif isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)), where
+        assert a.dtype == b.dtype, where
+        assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)), where
     else:
         assert a == b or (a != a and b != b), where
 
@@ -62,8 +64,12 @@ def stop_after(calls: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signa
 RUNS = {
     "sac-gymnasium": small(presets.MUJOCO["sac"], "Hopper-v5", env_steps=240, checkpoint_interval=90, evaluation_interval=100),
     "td3-gymnasium-two-worlds": small(presets.MUJOCO["td3"], "HalfCheetah-v5", num_envs=2, env_steps=240, checkpoint_interval=90),
-    "simba-dmc": small(presets.DMC["simba-v2"], "cartpole-swingup", env_steps=480, checkpoint_interval=150, evaluation_interval=200),
-    "simba-dmc-reacher": small(presets.DMC["simba-v2"], "reacher-easy", env_steps=480, checkpoint_interval=150, evaluation_interval=10_000),
+    "simba-dmc": small(
+        presets.DMC["simba-v2"], "cartpole-swingup", env_steps=480, checkpoint_interval=150, evaluation_interval=200
+    ),
+    "simba-dmc-reacher": small(
+        presets.DMC["simba-v2"], "reacher-easy", env_steps=480, checkpoint_interval=150, evaluation_interval=10_000
+    ),
 }
 
 
@@ -76,11 +82,13 @@ def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(name: str, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             train(run, tmp_path / "parts")
     stopped = checkpoint.latest(run.folder(tmp_path / "parts") / "checkpoints")
-    assert stopped is not None and checkpoint.load(stopped)[0] < run.env_steps
+    assert stopped is not None
+    assert checkpoint.load(stopped)[0] < run.env_steps
     parts = train(run, tmp_path / "parts")
     one, other = (Online(run, folder) for folder in (whole, parts))
     equal(one.state_dict(), other.state_dict())
-    assert torch.equal(one.buffer.data, other.buffer.data) and torch.equal(one.buffer.cursors, other.buffer.cursors)
+    assert torch.equal(one.buffer.data, other.buffer.data)
+    assert torch.equal(one.buffer.cursors, other.buffer.cursors)
     assert rows(whole, "eval.csv") == rows(parts, "eval.csv")
     assert rows(whole, "train.csv") == rows(parts, "train.csv")
 
@@ -138,4 +146,6 @@ def test_worlds_that_cannot_be_saved_start_new_episodes(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             train(run, tmp_path)
     folder = train(run, tmp_path)
-    assert checkpoint.load(checkpoint.latest(folder / "checkpoints"))[0] == run.env_steps
+    last = checkpoint.latest(folder / "checkpoints")
+    assert last is not None
+    assert checkpoint.load(last)[0] == run.env_steps
