@@ -71,7 +71,13 @@ DEMO = dataclasses.replace(
     task="cartpole-swingup",
     preset="demo",
     agent=dataclasses.replace(
-        SIMBA_V2_SAC, actor=SimbaV2(64, 1), critic=SimbaV2(96, 2), critics=1, batch_size=128, optimizer=Adam(3e-4, 1.5e-4)
+        SIMBA_V2_SAC,
+        actor=SimbaV2(64, 1),
+        critic=SimbaV2(96, 2),
+        critics=1,
+        batch_size=128,
+        optimizer=Adam(3e-4, 1.5e-4),
+        n_step=3,
     ),
     action_repeat=4,
     env_steps=40_000,

@@ -77,6 +77,7 @@ def test_building_leaves_the_global_stream_alone(build: Build, configs: Any) -> 
 def test_exploration_and_updates_have_streams_of_their_own(build: Build, configs: Any) -> None:
     """How often an agent acts between updates must not change the updates' noise."""
     one, two = build(configs["sac"]), build(configs["sac"])
+    assert not torch.equal(one.generators["update"].get_state(), one.generators["explore"].get_state())
     two.act(torch.zeros(5, 3), explore=True)
     assert torch.equal(one.draw(4), two.draw(4))
     two.act(torch.zeros(5, 3), explore=False)

@@ -76,9 +76,7 @@ def test_corrupt_checkpoint_is_refused(call: Call, tmp_path: Path) -> None:
     arguments = ("train_mujoco", "sac", "--task", "Hopper-v5", "--debug", "--root", str(tmp_path))
     assert call(*arguments)[0] == 0
     (agent,) = tmp_path.rglob("step_*/agent.pt")
-    content = bytearray(agent.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    agent.write_bytes(content)
+    agent.write_bytes(agent.read_bytes()[:-1000])
     status, _, err = call(*arguments)
     assert status == 1
     assert str(agent) in sentence(err)

@@ -1,0 +1,61 @@
+"""Perceptrons against torch's own layers, member by member."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from steelyard.agents.networks import MLP
+from steelyard.agents.networks.linear import orthogonal
+
+
+def perturb(module: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def reference(network: nn.Module, x: Tensor, hidden: tuple[int, ...], layer_norm: bool, member: int | None) -> Tensor:
+    """The same weights in torch's functions: linear, layer norm, ReLU, ..., linear."""
+
+    def weight(name: str) -> Tensor:
+        found = network.get_parameter(name)
+        return found if member is None else found[member].squeeze(0) if "weight" not in name else found[member]
+
+    for i, size in enumerate(hidden):
+        x = nn.functional.linear(x, weight(f"layers.{i}.weight"), weight(f"layers.{i}.bias"))
+        if layer_norm:
+            x = nn.functional.layer_norm(x, (size,), weight(f"norms.{i}.gain"), weight(f"norms.{i}.offset"))
+        x = x.relu()
+    return nn.functional.linear(x, weight("output.weight"), weight("output.bias"))
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("members", [None, 1, 3])
+@pytest.mark.parametrize("hidden", [(), (7,), (6, 5)], ids=str)
+def test_forward_equals_torchs_layers(hidden: tuple[int, ...], members: int | None, layer_norm: bool) -> None:
+    network = MLP(hidden, layer_norm).build(4, (2, 3), members)
+    perturb(network)
+    x = 2 * torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    first, second = network(x)
+    assert first.shape == ((9, 2) if members is None else (members, 9, 2))
+    for member in range(members or 1):
+        got = torch.cat([first, second], -1)
+        expected = reference(network, x, hidden, layer_norm, None if members is None else member)
+        torch.testing.assert_close(got if members is None else got[member], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_start_orthogonal_with_the_gain_of_relu_and_outputs_with_one() -> None:
+    network = MLP((16,)).build(4, (3,), 2)
+    for name, gain in (("layers.0.weight", 2**0.5), ("output.weight", 1.0)):
+        for member in network.get_parameter(name).detach():
+            smaller = member if member.shape[0] < member.shape[1] else member.T
+            torch.testing.assert_close(smaller @ smaller.T, gain**2 * torch.eye(len(smaller)), atol=1e-5, rtol=0)
+    assert not network.get_parameter("layers.0.bias").any()
+    assert not network.get_parameter("output.bias").any()
+
+
+def test_members_are_drawn_independently() -> None:
+    one, two = orthogonal(2, 5, 5)
+    assert not torch.allclose(one, two)
+    assert orthogonal(None, 5, 3).shape == (5, 3)
