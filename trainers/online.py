@@ -129,9 +129,8 @@ class Online:
         """Score the deterministic policy in worlds of its own."""
         scores = evaluate(self.agent, self.evaluation_env, self.run.evaluation_episodes, self.run.seed)
         self.logs.evaluation(self.env_steps, self.agent.update_count, scores.metrics())
-        self.progress.print(
-            f"{self.env_steps:>9,} steps  return {scores.mean:,.1f} ± {scores.std:,.1f} over {len(scores.returns)} episodes"
-        )
+        spread = f" ± {scores.std:,.1f} over {len(scores.returns)} episodes" if len(scores.returns) > 1 else ""
+        self.progress.print(f"{self.env_steps:>9,} steps  return {scores.mean:,.1f}{spread}")
         if scores.mean > self.best:
             self.best = scores.mean
             checkpoint.save_best(self.folder / "checkpoints", self.env_steps, self.state_dict())

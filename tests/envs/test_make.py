@@ -54,7 +54,7 @@ def test_known_tasks():
     assert known == sorted(set(known))
 
 
-def test_import_is_silent_and_chooses_a_library():
+def test_import_is_silent_and_chooses_a_library(tmp_path):
     """A fresh process without a display: nothing on stderr, not even GLFW's warning, and no log file beside it."""
     code = (
         "import os; os.environ.pop('MUJOCO_GL', None); os.environ.pop('DISPLAY', None)\n"
@@ -64,7 +64,7 @@ def test_import_is_silent_and_chooses_a_library():
         "make('HalfCheetah-v5', 1, vectorization='batch').reset(seed=0)\n"
         "print(os.environ['MUJOCO_GL'], os.path.exists('MUJOCO_LOG.TXT'))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/tmp")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stderr == ""
     assert result.stdout.split() in (["egl", "False"], ["osmesa", "False"], ["disabled", "False"])
 
