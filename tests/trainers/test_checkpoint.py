@@ -226,6 +226,10 @@ def test_what_does_not_fit_is_explained(tmp_path):
         state["missing"]
 
 
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(Spec(1, 1), "Spec"), ({1, 2}, "set"), (torch.zeros(1).numpy(), "ndarray"), (torch.zeros(1).numpy()[0], "float32")],
+)
 def test_what_could_not_be_read_back_is_refused_when_saving(tmp_path, value, name):
     with pytest.raises(CheckpointError, match=rf"cannot hold state.env\[1\].x of type .*{name}"):
         checkpoint.save(tmp_path, 5, {"env": [0, {"x": value}]})
