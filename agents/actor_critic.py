@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
-from steelyard.agents.agent import Agent, Execution
+from steelyard.agents.acting import ActingAgent, Buildable, Setting
 from steelyard.agents.networks import MLP, Network
 from steelyard.agents.networks.critic import Critic
-from steelyard.agents.networks.heads import DeterministicPolicy, GaussianPolicy, Scalar, ValueHead, pessimistic
+from steelyard.agents.networks.heads import Scalar, ValueHead, pessimistic
 from steelyard.agents.networks.normalizers import ObservationNormalizer, RawObservations, RewardScaler, UnscaledRewards
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import (
@@ -20,17 +19,18 @@ from steelyard.agents.parts import (
     NoIntervention,
     NoModel,
     Objective,
+    Part,
     Plasticity,
     Regression,
     Squared,
     Uniform,
     Weighting,
 )
-from steelyard.agents.types import Batch, Metrics, Spec, Step
+from steelyard.agents.types import Batch, Metrics, Records, Spec
 
 
 @dataclass(frozen=True)
-class ActorCritic:
+class ActorCritic(Buildable):
     """Hyperparameters and slots that every actor-critic agent has."""
 
     actor: Network = field(default_factory=MLP)
@@ -38,7 +38,11 @@ class ActorCritic:
     critic: Network = field(default_factory=MLP)
     """Network of the action value."""
     critics: int = 2
-    """Number of critics; targets and policy take the smallest of them (clipped double Q). One turns that off."""
+    """Number of critics; targets take the smallest of them (clipped double Q). One turns that off."""
+    target_subset: int | None = None
+    """Critics drawn at random in each update, of which targets take the smallest (REDQ, RLPD); None takes all."""
+    policy_value: Literal["lowest", "first", "mean"] = "lowest"
+    """What the policy climbs: the smallest value of all critics, the first critic's, or their mean."""
     head: ValueHead = field(default_factory=Scalar)
     """What the critic's output means."""
     observations: ObservationNormalizer = field(default_factory=RawObservations)
@@ -57,6 +61,8 @@ class ActorCritic:
     """Interventions that keep networks trainable."""
     optimizer: Adam = field(default_factory=Adam)
     """Optimiser of every loss, each with a state of its own."""
+    actor_optimizer: Adam | None = None
+    """Optimiser of the policy, where it differs."""
     discount: float | None = 0.99
     """gamma; None chooses clip(1 - 5 / horizon, 0.95, 0.995) from the task's horizon in decisions (SimbaV2)."""
     n_step: int = 1
@@ -73,43 +79,48 @@ class ActorCritic:
         return 0.99 if spec.horizon is None else min(max(1 - 5 / spec.horizon, 0.95), 0.995)
 
 
-class ActorCriticAgent(Agent):
+class ActorCriticAgent(ActingAgent):
     """An agent with a critic, a policy and the slots of `ActorCritic`."""
 
     slots: ClassVar[tuple[str, ...]] = ("objective", "weighting", "balance", "model", "plasticity")
-    actor: GaussianPolicy | DeterministicPolicy
     target_critic: nn.Module
 
-    def __init__(self, config: ActorCritic, spec: Spec, num_envs: int, seed: int, device: torch.device, execution: Execution):
-        super().__init__(spec, seed, device, execution)
-        self.config = config
-        self.gamma = config.gamma(spec)
-        self.normalizer = config.observations.build(spec.obs_size)
-        self.reward_scale = config.rewards.build(num_envs, self.gamma)
+    def __init__(self, config: ActorCritic, setting: Setting):
+        spec = setting.spec
+        super().__init__(config, setting, config.gamma(spec))
+        self.config, self.target_rate = config, config.target_rate
         self.head = config.head.build()
         self.objective = config.objective.build(spec, config.critics)
         self.weighting = config.weighting.build(spec, config.critics)
-        self.balance = config.balance.build(spec)
         self.model = config.model.build(spec)
         self.plasticity = config.plasticity.build(spec)
         self.critic = self.build_critic()
         self.target_critic = self.build_critic()
+
+    def count_draws(self, own: int) -> None:
+        """Sets how much noise an update needs: first the agent's own draws, then one for the subset of critics, last the balance's."""
+        self.subset_draw = own
+        self.draws = own + (self.config.target_subset is not None) + self.balance.draws
+
+    def optimizer_of(self, name: str) -> Adam:
+        """The optimiser's configuration for the loss called `name`."""
+        if name in self.slots:
+            return cast(Part, self.get_submodule(name)).optimizer or self.config.optimizer
+        return self.config.actor_optimizer or self.config.optimizer if name == "actor" else self.config.optimizer
 
     def build_critic(self) -> Critic:
         """A critic with all its members."""
         inputs = self.spec.obs_size + self.spec.action_size
         return Critic(self.config.critic.build(inputs, (self.head.size,), self.config.critics))
 
-    def build_actor_body(self, outputs: tuple[int, ...]) -> nn.Module:
-        """The policy's network, from what the balance shows it of an observation."""
-        return self.config.actor.build(self.spec.obs_size + self.balance.inputs, outputs)
-
     def prepare(self, batch: Batch) -> Batch:
-        """Normalised observations and scaled rewards, by the statistics of this moment."""
-        batch = self.model.mix(batch)
-        return batch._replace(
-            obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs), reward=self.reward_scale(batch.reward)
-        )
+        """Normalised observations and scaled rewards, by the statistics of this moment; part of them imagined, if there is a model."""
+        return super().prepare(self.model.mix(batch))
+
+    def fit(self, records: Records) -> None:
+        """Set statistics from a whole data set, before learning from it."""
+        super().fit(records)
+        self.weighting.fit(records._replace(reward=self.reward_scale(records.reward)))
 
     def backup(self, critic: nn.Module, batch: Batch, noise: Tensor) -> Tensor:
         """Bellman target [batch, size] computed with `critic`."""
@@ -134,62 +145,28 @@ class ActorCriticAgent(Agent):
         loss = self.weighting(batch.weight, regression) * self.objective(regression)
         return loss.mean(-1).sum(), {"value": self.head.value(regression.output).mean()}
 
-    def lowest_value(self, obs: Tensor, action: Tensor) -> Tensor:
-        """min_i Q_i(s, a) [batch] of the current critics."""
-        return self.head.value(self.critic(obs, action)).amin(0)
+    def climbed_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The value [batch] of the current critics that the policy climbs, as `policy_value` says."""
+        values = self.head.value(self.critic(obs, action))
+        match self.config.policy_value:
+            case "lowest":
+                return values.amin(0)
+            case "first":
+                return values[0]
+            case "mean":
+                return values.mean(0)
 
-    def pessimistic(self, output: Tensor) -> Tensor:
-        """[critics, batch, size] -> [batch, size]: each sample's output of the critic that values it least."""
+    def lowest_target_value(self, obs: Tensor, action: Tensor) -> Tensor:
+        """min_i Q'_i(s, a) [batch] of the target critics."""
+        return self.head.value(self.target_critic(obs, action)).amin(0)
+
+    def pessimistic(self, output: Tensor, noise: Tensor) -> Tensor:
+        """[critics, batch, size] -> [batch, size]: each sample's output of the critic that values it least, of all or of this update's subset."""
+        if self.config.target_subset is not None:
+            order = noise[self.subset_draw].flatten()[: self.config.critics].argsort()
+            output = output[order[: self.config.target_subset]]
         return pessimistic(self.head, output)
 
     def intervene(self) -> None:
         """The plasticity slot's turn."""
         self.plasticity.intervene(cast(Any, self), self.update_count)  # a linked folder makes this class two for a type checker
-
-    @torch.no_grad()
-    def observe(self, step: Step) -> None:
-        """Learn running statistics from one step of every world.
-
-        Observation statistics see what the agent will act on next: the observation after a reset, never a terminal one.
-        """
-        done = step.terminated | step.truncated
-        acted_on = ~done | (step.obs != step.next_obs).any(-1)
-        self.normalizer.observe(step.obs, acted_on)
-        self.reward_scale.observe(step.reward, done, step.valid)
-
-    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Actions for raw observations and standard normal noise; zero noise gives the deterministic action."""
-        with torch.no_grad():
-            return self.actor.sample(self.balance.condition(self.normalizer(obs)), noise)
-
-    def policy(self) -> "Policy":
-        """The deterministic policy with its normaliser, as a module to export."""
-        return Policy(self)
-
-    def explorer(self) -> "Explorer":
-        """The exploratory policy with its normaliser, as a module for other processes."""
-        return Explorer(self)
-
-
-class Policy(nn.Module):
-    """Raw observations [rows, obs_size] to deterministic actions [rows, action_size]."""
-
-    def __init__(self, agent: ActorCriticAgent):
-        super().__init__()
-        self.normalizer, self.balance, self.actor = agent.normalizer, agent.balance, agent.actor
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.actor.mode(self.balance.condition(self.normalizer(obs)))
-
-
-class Explorer(nn.Module):
-    """Raw observations [rows, obs_size] to exploratory actions [rows, action_size]; the noise comes from `generator`."""
-
-    def __init__(self, agent: ActorCriticAgent):
-        super().__init__()
-        self.normalizer, self.balance, self.actor = agent.normalizer, agent.balance, agent.actor
-        self.action_size = agent.spec.action_size
-
-    def forward(self, obs: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(obs.shape[0], self.action_size, generator=generator)
-        return self.actor.sample(self.balance.condition(self.normalizer(obs)), noise)

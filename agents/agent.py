@@ -58,29 +58,39 @@ class Agent(nn.Module):
     n-th update.
     """
 
-    losses: ClassVar[tuple[str, ...]]
+    losses: tuple[str, ...]
     slots: ClassVar[tuple[str, ...]] = ()
     slow: ClassVar[dict[str, str]] = {}
-    draws: ClassVar[int] = 0
-    """Standard normal draws [draws, batch, action_size] that an update needs."""
 
     def __init__(self, spec: Spec, seed: int, device: torch.device, execution: Execution):
         super().__init__()
         self.spec, self.device, self.execution = spec, device, execution
         self.every: dict[str, int] = {}
+        self.target_rate = 1.0
+        self.draws = 0
+        """Standard normal draws [draws, batch, action_size] that an update needs."""
         self.update_count = 0
         self.generators = {
             name: torch.Generator(device).manual_seed(seed + offset) for name, offset in (("update", 1), ("explore", 2))
         }
 
-    def finish(self, optimizer: Adam, total_updates: int, target_rate: float) -> None:
-        """To be called once the children exist: makes target copies and optimisers, moves everything to the device, compiles."""
-        self.target_rate = target_rate
+    def optimizer_of(self, name: str) -> Adam:
+        """The optimiser's configuration for the loss called `name`."""
+        raise NotImplementedError
+
+    def finish(self, total_updates: int) -> None:
+        """To be called once the children exist: makes target copies and optimisers, moves everything to the device, compiles.
+
+        Learning rates decay over `total_updates`.
+        """
         for slow, fast in self.slow.items():
             self.get_submodule(slow).load_state_dict(self.get_submodule(fast).state_dict())
             self.get_submodule(slow).requires_grad_(False)
         self.trained = (*self.losses, *(slot for slot in self.slots if any(True for _ in self.get_submodule(slot).parameters())))
-        self.optimizers = nn.ModuleDict({name: optimizer.build(dict(self.own(name)), total_updates) for name in self.trained})
+        self.optimizers = nn.ModuleDict(
+            {name: self.optimizer_of(name).build(dict(self.own(name)), total_updates) for name in self.trained}
+        )
+        self.every |= {slot: cast(Part, self.get_submodule(slot)).interval for slot in self.slots}
         self.to(self.device)
         self.bf16 = self.execution.autocast_enabled(self.device)
         self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.choose)
@@ -174,6 +184,13 @@ class Agent(nn.Module):
     def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Actions for raw observations and exploration noise; zero noise gives the deterministic action."""
         raise NotImplementedError
+
+    def begin_online(self) -> None:
+        """The offline phase is over: tells every module that defines a method of this name."""
+        for module in self.children():
+            for part in module.modules():
+                if hasattr(part, "begin_online"):
+                    part.begin_online()  # pyright: ignore[reportCallIssue]
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Counters and generator states, as tensors."""

@@ -1,7 +1,9 @@
 """Adam as plain tensor operations, so that it is part of the one compiled graph of an update."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015) with a learning rate that moves linearly to its final value over the whole run."""
+    """Adam (Kingma & Ba 2015) with a learning rate that moves to its final value over the whole run and then stays there."""
 
     learning_rate: float = 3e-4
     """Learning rate of the first update."""
@@ -21,6 +23,8 @@ class Adam:
     """beta_2, decay of the squared gradient's running mean."""
     epsilon: float = 1e-8
     """Added to the denominator."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the learning rate moves."""
 
     def build(self, parameters: Mapping[str, Tensor], total_updates: int) -> "AdamState":
         """Optimiser state for the named parameters; the schedule ends after `total_updates` steps."""
@@ -31,19 +35,33 @@ class AdamState(nn.Module):
     """Moments and step count of `Adam`, as buffers."""
 
     steps: Tensor
+    decaying: Tensor
 
     def __init__(self, config: Adam, parameters: Mapping[str, Tensor], total_updates: int):
         super().__init__()
         self.config, self.total_updates = config, max(total_updates, 1)
         self.register_buffer("steps", torch.zeros(()))
+        if config.final_learning_rate is not None:
+            self.register_buffer("decaying", torch.ones(()))
         self.means = nn.ParameterList(nn.Parameter(torch.zeros_like(p), requires_grad=False) for p in parameters.values())
         self.squares = nn.ParameterList(nn.Parameter(torch.zeros_like(p), requires_grad=False) for p in parameters.values())
 
     def learning_rate(self) -> Tensor:
         """Learning rate of the step that is being taken, a scalar tensor."""
-        start = self.config.learning_rate
-        final = start if self.config.final_learning_rate is None else self.config.final_learning_rate
-        return start + (final - start) * ((self.steps - 1) / self.total_updates).clamp(0, 1)
+        start, final = self.config.learning_rate, self.config.final_learning_rate
+        if final is None:
+            return torch.full_like(self.steps, start)
+        done = ((self.steps - 1) / self.total_updates).clamp(0, 1)
+        share = done if self.config.decay == "linear" else 0.5 * (1 - (math.pi * done).cos())
+        return start + (final - start) * share * self.decaying
+
+    def begin_online(self) -> None:
+        """A schedule belongs to the offline phase: from now on the learning rate is that of the first update.
+
+        Where no update was made offline, the schedule is that of the online phase.
+        """
+        if self.config.final_learning_rate is not None:
+            self.decaying.mul_(self.steps == 0)
 
     def step(self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
         """p <- p - lr m_hat / (sqrt(v_hat) + epsilon), in place, for every named parameter."""

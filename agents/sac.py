@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from steelyard.agents.acting import Setting
 from steelyard.agents.actor_critic import ActorCritic, ActorCriticAgent
-from steelyard.agents.agent import Execution, seeded
-from steelyard.agents.networks.heads import Gaussian, GaussianPolicy
-from steelyard.agents.types import Batch, Metrics, Spec
+from steelyard.agents.networks.policies import Gaussian, GaussianPolicy
+from steelyard.agents.types import Batch, Metrics
 
 
 @dataclass(frozen=True)
@@ -22,29 +22,14 @@ class SAC(ActorCritic):
     """alpha at the start."""
     entropy_per_action: float = -1.0
     """Target entropy in units of the number of action components: -|A| in the paper, -|A|/2 in SimbaV2."""
+    entropy_backup: bool = True
+    """Count the policy's entropy in the critic's target. RLPD on sparse tasks and CQL leave it out."""
+    policy_delay: int = 1
+    """Critic updates per update of policy and temperature (20 in RLPD)."""
 
-    def build(
-        self,
-        spec: Spec,
-        *,
-        num_envs: int,
-        total_updates: int,
-        seed: int,
-        device: str | torch.device = "cpu",
-        execution: Execution | None = None,
-    ) -> "SoftActorCritic":
-        """The agent for a task.
-
-        Args:
-            spec: The task's observation and action sizes.
-            num_envs: Worlds that will be collected from (the return statistics keep one running return per world).
-            total_updates: Updates of the whole run, over which learning rates decay.
-            seed: Seed of initial weights and of the agent's noise.
-            device: Where everything lives.
-            execution: Precision and compilation.
-        """
-        with seeded(seed):
-            return SoftActorCritic(self, spec, num_envs, total_updates, seed, torch.device(device), execution or Execution())
+    def make(self, setting: Setting) -> "SoftActorCritic":
+        """The agent that this configuration describes."""
+        return SoftActorCritic(self, setting)
 
 
 class Temperature(nn.Module):
@@ -63,22 +48,23 @@ class SoftActorCritic(ActorCriticAgent):
 
     losses = ("actor", "temperature", "critic")
     slow: ClassVar[dict[str, str]] = {"target_critic": "critic"}
-    draws = 2
+    actor: GaussianPolicy
 
-    def __init__(
-        self, config: SAC, spec: Spec, num_envs: int, total_updates: int, seed: int, device: torch.device, execution: Execution
-    ):
-        super().__init__(config, spec, num_envs, seed, device, execution)
-        self.actor = GaussianPolicy(self.build_actor_body((spec.action_size, spec.action_size)), config.policy)
+    def __init__(self, config: SAC, setting: Setting):
+        super().__init__(config, setting)
+        self.actor = config.policy.build(self.build_actor_body, self.spec.action_size)
         self.temperature = Temperature(config.initial_temperature)
-        self.target_entropy = config.entropy_per_action * spec.action_size
-        self.finish(config.optimizer, total_updates, config.target_rate)
+        self.target_entropy = config.entropy_per_action * self.spec.action_size
+        self.entropy_backup = config.entropy_backup
+        self.every = {"actor": config.policy_delay, "temperature": config.policy_delay}
+        self.count_draws(2)
 
     def actor_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
-        """E[alpha log pi(a|s) - min_i Q_i(s, a)], a ~ pi reparameterised (equation 7)."""
-        action, log_prob = self.actor(self.balance.condition(batch.obs), noise[0])
-        improvement = self.temperature().detach() * log_prob - self.lowest_value(batch.obs, action)
-        return self.balance(improvement, action, batch.action).mean(), {"entropy": -log_prob.mean()}
+        """E[alpha log pi(a|s) - c min_i Q_i(s, a)], a ~ pi reparameterised, c the balance's coefficient (equation 7: c = 1)."""
+        coefficient = self.balance.sample(batch.obs, noise)
+        action, log_prob = self.actor(self.balance.condition(batch.obs, coefficient), noise[0])
+        loss = self.temperature().detach() * log_prob - coefficient * self.climbed_value(batch.obs, action)
+        return self.weighting.mean(batch, loss), {"entropy": self.weighting.mean(batch, -log_prob)}
 
     def temperature_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
         """alpha (H - target entropy), H the entropy that the actor's loss saw (equation 18)."""
@@ -87,6 +73,10 @@ class SoftActorCritic(ActorCriticAgent):
 
     def backup(self, critic: nn.Module, batch: Batch, noise: Tensor) -> Tensor:
         """r + gamma^n (1 - terminated) (min_i Q_i(s', a') - alpha log pi(a'|s')), a' ~ pi (equation 3)."""
-        action, log_prob = self.actor(self.balance.condition(batch.next_obs), noise[1])
-        output = self.pessimistic(critic(batch.next_obs, action))
-        return self.head.backup(output, batch.reward, batch.discount, self.temperature() * log_prob)
+        action, log_prob = self.actor(self.view(batch.next_obs), noise[1])
+        output = self.pessimistic(critic(batch.next_obs, action), noise)
+        return self.head.backup(output, batch.reward, batch.discount, self.entropy_bonus(log_prob))
+
+    def entropy_bonus(self, log_prob: Tensor) -> Tensor:
+        """alpha log pi [batch], or zero where the target leaves entropy out."""
+        return self.temperature() * log_prob if self.entropy_backup else torch.zeros_like(log_prob)

@@ -1,15 +1,18 @@
-"""Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477)."""
+"""Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018, arXiv 1802.09477).
 
-from dataclasses import dataclass
-from typing import ClassVar
+With something in its `cloning` slot it is TD3+BC (Fujimoto & Gu 2021) or ReBRAC (Tarasov et al. 2023).
+"""
 
-import torch
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
 from torch import Tensor, nn
 
+from steelyard.agents.acting import Setting
 from steelyard.agents.actor_critic import ActorCritic, ActorCriticAgent
-from steelyard.agents.agent import Execution, seeded
-from steelyard.agents.networks.heads import DeterministicPolicy
-from steelyard.agents.types import Batch, Metrics, Spec
+from steelyard.agents.networks.policies import DeterministicPolicy
+from steelyard.agents.parts.cloning import Cloning, NoCloning
+from steelyard.agents.types import Batch, Metrics
 
 
 @dataclass(frozen=True)
@@ -24,29 +27,14 @@ class TD3(ActorCritic):
     """Bound on that noise."""
     policy_delay: int = 2
     """Critic updates per update of the policy and of the target networks."""
+    policy_value: Literal["lowest", "first", "mean"] = "first"
+    """What the policy climbs: the first critic's value (TD3), the smallest of all (ReBRAC), or their mean."""
+    cloning: Cloning = field(default_factory=NoCloning)
+    """What keeps the policy near the data's actions."""
 
-    def build(
-        self,
-        spec: Spec,
-        *,
-        num_envs: int,
-        total_updates: int,
-        seed: int,
-        device: str | torch.device = "cpu",
-        execution: Execution | None = None,
-    ) -> "TwinDelayed":
-        """The agent for a task.
-
-        Args:
-            spec: The task's observation and action sizes.
-            num_envs: Worlds that will be collected from (the return statistics keep one running return per world).
-            total_updates: Updates of the whole run, over which learning rates decay.
-            seed: Seed of initial weights and of the agent's noise.
-            device: Where everything lives.
-            execution: Precision and compilation.
-        """
-        with seeded(seed):
-            return TwinDelayed(self, spec, num_envs, total_updates, seed, torch.device(device), execution or Execution())
+    def make(self, setting: Setting) -> "TwinDelayed":
+        """The agent that this configuration describes."""
+        return TwinDelayed(self, setting)
 
 
 class TwinDelayed(ActorCriticAgent):
@@ -54,27 +42,42 @@ class TwinDelayed(ActorCriticAgent):
 
     losses = ("critic", "actor")
     slow: ClassVar[dict[str, str]] = {"target_critic": "critic", "target_actor": "actor"}
-    draws = 1
+    actor: DeterministicPolicy
 
-    def __init__(
-        self, config: TD3, spec: Spec, num_envs: int, total_updates: int, seed: int, device: torch.device, execution: Execution
-    ):
-        super().__init__(config, spec, num_envs, seed, device, execution)
-        self.actor = DeterministicPolicy(self.build_actor_body((spec.action_size,)), config.exploration_noise)
-        self.target_actor = DeterministicPolicy(self.build_actor_body((spec.action_size,)), config.exploration_noise)
+    def __init__(self, config: TD3, setting: Setting):
+        super().__init__(config, setting)
+        self.actor = DeterministicPolicy(self.build_actor_body((self.spec.action_size,)), config.exploration_noise)
+        self.target_actor = DeterministicPolicy(self.build_actor_body((self.spec.action_size,)), config.exploration_noise)
         self.target_noise, self.target_noise_clip = config.target_noise, config.target_noise_clip
+        self.cloning = config.cloning.build()
+        self.columns = self.cloning.columns
         self.every = {"actor": config.policy_delay, "slow": config.policy_delay}
-        self.finish(config.optimizer, total_updates, config.target_rate)
+        self.count_draws(1)
 
     def backup(self, critic: nn.Module, batch: Batch, noise: Tensor) -> Tensor:
-        """r + gamma^n (1 - terminated) min_i Q_i(s', clip(pi'(s') + clip(noise, -c, c), -1, 1)) (section 5.3)."""
+        """r + gamma^n (1 - terminated) (min_i Q_i(s', a') - cloning penalty of a'), a' = clip(pi'(s') + clip(noise, -c, c), -1, 1).
+
+        Section 5.3; the penalty is ReBRAC's, zero elsewhere.
+        """
         smoothing = (noise[0] * self.target_noise).clamp(-self.target_noise_clip, self.target_noise_clip)
-        action = (self.target_actor(self.balance.condition(batch.next_obs)) + smoothing).clamp(-1, 1)
-        output = self.pessimistic(critic(batch.next_obs, action))
-        return self.head.backup(output, batch.reward, batch.discount, torch.zeros_like(batch.reward))
+        action = (self.target_actor(self.view(batch.next_obs)) + smoothing).clamp(-1, 1)
+        output = self.pessimistic(critic(batch.next_obs, action), noise)
+        bonus = self.cloning.discount_bonus(batch.reward, action, batch.next_action)
+        return self.head.backup(output, batch.reward, batch.discount, bonus)
 
     def actor_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
-        """-E[Q_1(s, pi(s))], every `policy_delay`-th update (algorithm 1)."""
-        action = self.actor(self.balance.condition(batch.obs))
-        improvement = -self.head.value(self.critic(batch.obs, action))[0]
-        return self.balance(improvement, action, batch.action).mean(), {}
+        """-E[c Q_1(s, pi(s))], every `policy_delay`-th update (algorithm 1: c = 1).
+
+        With cloning -E[c Q / mean|Q|] + E[penalty of pi(s) - a], c the balance's coefficient (TD3+BC, equation 5).
+        """
+        coefficient = self.balance.sample(batch.obs, noise)
+        action = self.actor(self.balance.condition(batch.obs, coefficient))
+        value = self.climbed_value(batch.obs, action)
+        improvement = self.weighting.state_mean(batch, self.cloning.scale(value) * coefficient * value)
+        penalty = self.cloning.penalty(action, batch.action)
+        return self.weighting.mean(batch, penalty) - improvement, {}
+
+    def intervene(self) -> None:
+        """The slots' turn between two updates."""
+        super().intervene()
+        self.cloning.advance()

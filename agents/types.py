@@ -65,3 +65,16 @@ class Batch(NamedTuple):
     """[batch, action_size] action stored in the following row; filled only when an agent asks for it."""
     goal_return: Tensor | None = None
     """[batch] discounted return from this row to the end of its trajectory; filled only when an agent asks for it."""
+
+
+class Records(NamedTuple):
+    """A whole data set as normalisers see it, before anything is learned from it."""
+
+    obs: Tensor
+    """[transitions, obs_size] raw observations."""
+    reward: Tensor
+    """[transitions] raw rewards, in the order recorded."""
+    done: Tensor
+    """[transitions] bool: the episode ended, or was cut, after this row."""
+    returns: Tensor
+    """[episodes] undiscounted raw returns."""

@@ -1,83 +1,9 @@
-"""What network outputs mean: policies over actions in [-1, 1], and scalar or categorical values that nothing else needs to tell apart."""
+"""What a critic's output means: scalar and categorical values that nothing else needs to tell apart."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """Tanh-squashed Gaussian policy with a state-dependent deviation."""
-
-    low: float = -20.0
-    """Smallest log standard deviation."""
-    high: float = 2.0
-    """Largest log standard deviation."""
-    bound: Literal["clamp", "tanh"] = "clamp"
-    """How the network's output is kept in [low, high]: cut off, or squashed by low + (high - low) (1 + tanh x) / 2."""
-
-    def log_std(self, raw: Tensor) -> Tensor:
-        """Bounded log standard deviation of the shape of `raw`."""
-        if self.bound == "clamp":
-            return raw.clamp(self.low, self.high)
-        return self.low + 0.5 * (self.high - self.low) * (1 + raw.tanh())
-
-
-class GaussianPolicy(nn.Module):
-    """a = tanh(mean + std noise), with log pi(a|s) from the change of variables (Haarnoja et al. 2018, appendix C).
-
-    Args:
-        body: Network from observations to (mean, raw log standard deviation), each [batch, action_size].
-        config: Bounds of the deviation.
-    """
-
-    def __init__(self, body: nn.Module, config: Gaussian):
-        super().__init__()
-        self.body, self.config = body, config
-
-    def forward(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [batch, action_size] for standard normal `noise` of that shape, and their log densities [batch]."""
-        mean, raw = self.body(obs)
-        log_std = self.config.log_std(raw)
-        x = mean + log_std.exp() * noise
-        density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-        jacobian = 2 * (math.log(2) - x - F.softplus(-2 * x))  # log(1 - tanh(x)^2), stable for large |x|
-        return x.tanh(), (density - jacobian).sum(-1)
-
-    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Exploratory actions [batch, action_size] for standard normal noise; zero noise gives the mode."""
-        return self(obs, noise)[0]
-
-    def mode(self, obs: Tensor) -> Tensor:
-        """Deterministic actions tanh(mean) [batch, action_size]."""
-        return self.body(obs)[0].tanh()
-
-
-class DeterministicPolicy(nn.Module):
-    """a = tanh(f(s)).
-
-    Args:
-        body: Network from observations to one tensor [batch, action_size].
-        exploration_noise: Standard deviation of the Gaussian noise on exploratory actions.
-    """
-
-    def __init__(self, body: nn.Module, exploration_noise: float):
-        super().__init__()
-        self.body, self.exploration_noise = body, exploration_noise
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Actions [batch, action_size]."""
-        return self.body(obs)[0].tanh()
-
-    mode = forward
-
-    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Exploratory actions [batch, action_size], kept in [-1, 1]."""
-        return (self(obs) + self.exploration_noise * noise).clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -101,6 +27,10 @@ class ScalarValue(nn.Module):
     def backup(self, output: Tensor, reward: Tensor, discount: Tensor, bonus: Tensor) -> Tensor:
         """r + discount (Q' - bonus) as an output [batch, 1]; `bonus` [batch] is the entropy term alpha log pi, or zero."""
         return (reward + discount * (output.squeeze(-1) - bonus)).unsqueeze(-1)
+
+    def point(self, value: Tensor) -> Tensor:
+        """A target [batch, 1] that says `value` [batch]."""
+        return value.unsqueeze(-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """(Q - y)^2 / 2 per sample [..., batch]."""
@@ -144,12 +74,19 @@ class CategoricalValue(nn.Module):
         Each moved atom shares its mass between its two neighbours by distance: y_k = sum_i p_i max(0, 1 - |b_i - k|), b_i its position in
         units of atoms. The sum is dense because a scatter would add in an order that threads decide.
         """
-        low, high, last = self.config.low, self.config.high, self.config.atoms - 1
         moved = (reward - discount * bonus).unsqueeze(-1) + discount.unsqueeze(-1) * self.support
+        return (output.softmax(-1).unsqueeze(-2) * self.shares(moved)).sum(-1)
+
+    def point(self, value: Tensor) -> Tensor:
+        """A target [batch, atoms] that says `value` [batch], clipped to the support: all mass on its two neighbours (two-hot)."""
+        return self.shares(value.unsqueeze(-1)).squeeze(-1)
+
+    def shares(self, moved: Tensor) -> Tensor:
+        """Share [batch, atoms, n] of each atom in the mass that lies at `moved` [batch, n]."""
+        low, high, last = self.config.low, self.config.high, self.config.atoms - 1
         position = (moved.clamp(low, high) - low) * (last / (high - low))
-        slot = torch.arange(self.config.atoms, device=output.device)
-        share = (1 - (position.unsqueeze(-2) - slot.unsqueeze(-1)).abs()).clamp(min=0)
-        return (output.softmax(-1).unsqueeze(-2) * share).sum(-1)
+        slot = torch.arange(self.config.atoms, device=moved.device)
+        return (1 - (position.unsqueeze(-2) - slot.unsqueeze(-1)).abs()).clamp(min=0)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy -sum_i y_i log p_i per sample [..., batch]."""

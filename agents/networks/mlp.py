@@ -17,6 +17,8 @@ class MLP:
     """Width of each hidden layer."""
     layer_norm: bool = False
     """Normalise each hidden layer before its ReLU (Ba et al. 2016)."""
+    norm_after: bool = False
+    """Normalise after the ReLU instead (ReBRAC)."""
 
     def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
@@ -32,11 +34,11 @@ class Perceptron(nn.Module):
         self.layers = nn.ModuleList(Linear(i, o, members) for i, o in pairwise(sizes))
         self.norms = nn.ModuleList(LayerNorm(size, members) if config.layer_norm else nn.Identity() for size in config.hidden)
         self.output = Linear(sizes[-1], sum(outputs), members, gain=1.0)
-        self.outputs = outputs
+        self.outputs, self.norm_after = outputs, config.norm_after
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(layer(x)))
+            x = norm(F.relu(layer(x))) if self.norm_after else F.relu(norm(layer(x)))
         return self.output(x).float().split(self.outputs, -1)
 
 

@@ -6,8 +6,17 @@ used, with the statistics of that moment.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.signal import lfilter  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from torch import Tensor, nn
+
+from steelyard.agents.errors import SteelyardError
+from steelyard.agents.types import Records
+
+
+class NormalizerError(SteelyardError):
+    """A normaliser that learns from a data set was given none, or one without spread."""
 
 
 class RunningStatistics(nn.Module):
@@ -56,6 +65,9 @@ class UnchangedObservations(nn.Module):
     def observe(self, obs: Tensor, included: Tensor) -> None:
         """Nothing to learn."""
 
+    def fit(self, records: Records) -> None:
+        """Nothing to learn."""
+
 
 @dataclass(frozen=True)
 class RunningNorm:
@@ -85,6 +97,49 @@ class ObservationNorm(nn.Module):
         """Learn from the observations [rows, size] that the agent will act on, where `included` [rows]."""
         self.statistics.observe(obs.double(), included)
 
+    def fit(self, records: Records) -> None:
+        """Learn from the observations of a data set, as if they had been acted on one after the other."""
+        obs = records.obs.to(self.statistics.mean.device).double()
+        self.statistics.observe(obs, torch.ones(len(obs), dtype=torch.bool, device=obs.device))
+
+
+@dataclass(frozen=True)
+class DatasetNorm:
+    """(obs - mean) / (std + epsilon) with the statistics of the data set, frozen from then on (TD3+BC, section 4)."""
+
+    epsilon: float = 1e-3
+    """Added to the deviation."""
+
+    def build(self, size: int) -> "FrozenNorm":
+        """The module for observations of length `size`."""
+        return FrozenNorm(size, self.epsilon)
+
+
+class FrozenNorm(nn.Module):
+    """The module that `DatasetNorm` describes; until `fit` it changes nothing."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, size: int, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Normalised observations [rows, size]."""
+        return (obs - self.mean) / self.deviation
+
+    def observe(self, obs: Tensor, included: Tensor) -> None:
+        """Frozen: what is collected changes nothing."""
+
+    def fit(self, records: Records) -> None:
+        """Take mean and population deviation of a data set's observations."""
+        obs = records.obs.double()
+        self.mean.copy_(obs.mean(0))
+        self.deviation.copy_(obs.std(0, correction=0) + self.epsilon)
+
 
 @dataclass(frozen=True)
 class UnscaledRewards:
@@ -104,6 +159,73 @@ class UnchangedRewards(nn.Module):
 
     def observe(self, reward: Tensor, done: Tensor, valid: Tensor) -> None:
         """Nothing to learn."""
+
+    def fit(self, records: Records) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(frozen=True)
+class AffineRewards:
+    """scale r + shift: the shifts and scales of sparse tasks, such as r - 1 or 10 r - 5 on AntMaze."""
+
+    scale: float = 1.0
+    """Factor."""
+    shift: float = 0.0
+    """Added after scaling."""
+
+    def build(self, num_envs: int, gamma: float) -> "AffineScaling":
+        """A module without statistics."""
+        del num_envs, gamma
+        return AffineScaling(self.scale, self.shift)
+
+
+class AffineScaling(UnchangedRewards):
+    """The module that `AffineRewards` describes."""
+
+    def __init__(self, scale: float, shift: float):
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, reward: Tensor) -> Tensor:
+        """Scaled and shifted rewards of the shape of `reward`."""
+        return self.scale * reward + self.shift
+
+
+@dataclass(frozen=True)
+class ReturnRange:
+    """r * target / (best - worst return of the data set): locomotion in IQL's released code. Online rewards get the same factor."""
+
+    target: float = 1000.0
+    """Difference between the best and the worst return after scaling."""
+
+    def build(self, num_envs: int, gamma: float) -> "RangeScaling":
+        """The module; until `fit` it changes nothing."""
+        del num_envs, gamma
+        return RangeScaling(self.target)
+
+
+class RangeScaling(UnchangedRewards):
+    """The module that `ReturnRange` describes."""
+
+    factor: Tensor
+
+    def __init__(self, target: float):
+        super().__init__()
+        self.target = target
+        self.register_buffer("factor", torch.ones(1))
+
+    def forward(self, reward: Tensor) -> Tensor:
+        """Scaled rewards of the shape of `reward`."""
+        return self.factor * reward
+
+    def fit(self, records: Records) -> None:
+        """Take the range of returns. Raises `NormalizerError` if all returns are equal."""
+        spread = float(records.returns.max() - records.returns.min())
+        if not spread > 0:
+            raise NormalizerError(
+                "all episodes of the data set have the same return, so its range scales nothing; use agent.rewards:unscaled-rewards."
+            )
+        self.factor.fill_(self.target / spread)
 
 
 @dataclass(frozen=True)
@@ -148,6 +270,18 @@ class RewardScaling(nn.Module):
         self.statistics.observe(self.discounted, valid)
         self.largest.copy_(torch.maximum(self.largest, (self.discounted.abs() * valid).amax()))
 
+    def fit(self, records: Records) -> None:
+        """Learn from the rewards of a data set, as if one world had given them one after the other.
 
-ObservationNormalizer = RawObservations | RunningNorm
-RewardScaler = UnscaledRewards | ReturnScale
+        From one row that is done to the next, G_t = gamma G_(t-1) + r_t is a linear filter of the rewards.
+        """
+        reward, done = records.reward.double().cpu().numpy(), records.done.cpu().numpy()
+        runs = np.split(reward, done.nonzero()[0])
+        returns = np.concatenate([lfilter([1.0], [1.0, -self.gamma], run) for run in runs if len(run)])
+        discounted = torch.as_tensor(returns, device=self.largest.device)
+        self.statistics.observe(discounted, torch.ones(len(discounted), dtype=torch.bool, device=discounted.device))
+        self.largest.copy_(torch.maximum(self.largest, discounted.abs().amax()))
+
+
+ObservationNormalizer = RawObservations | RunningNorm | DatasetNorm
+RewardScaler = UnscaledRewards | ReturnScale | AffineRewards | ReturnRange

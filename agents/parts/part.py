@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from steelyard.agents.optimizer import Adam
 from steelyard.agents.types import Batch, Metrics
 
 if TYPE_CHECKING:
@@ -11,7 +12,15 @@ if TYPE_CHECKING:
 
 
 class Part(nn.Module):
-    """Occupant of a slot. One that has parameters is trained by its own `loss`, applied after the agent's own, by an optimiser of its own."""
+    """Occupant of a slot. One that has parameters is trained by its own `loss`, applied after the agent's own, by an optimiser of its own.
+
+    A part that defines `begin_online()` is told when the offline phase is over.
+    """
+
+    optimizer: Adam | None = None
+    """Optimiser of this part's parameters; None for that of the agent's losses."""
+    interval: int = 1
+    """Updates of the agent per update of this part's parameters."""
 
     def loss(self, agent: "ActorCriticAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """Scalar loss of this part's parameters and metrics to log. Only parts with parameters are asked.

@@ -10,9 +10,15 @@ from torch import Tensor
 
 from steelyard.agents.actor_critic import ActorCritic
 from steelyard.agents.agent import Execution
+from steelyard.agents.awac import AWAC
+from steelyard.agents.bc import BC
+from steelyard.agents.cql import CQL
+from steelyard.agents.iql import IQL
 from steelyard.agents.networks import MLP, SimbaV2
-from steelyard.agents.networks.heads import Categorical, Gaussian
+from steelyard.agents.networks.heads import Categorical
 from steelyard.agents.networks.normalizers import ReturnScale, RunningNorm
+from steelyard.agents.networks.policies import Gaussian
+from steelyard.agents.parts import ActionDistance, DensityRatio, Family, Fixed, ReturnBound
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Batch, Spec
@@ -26,6 +32,7 @@ TINY_SIMBA_V2: dict[str, Any] = {
     "rewards": ReturnScale(),
     "discount": None,
 }
+FAMILY = Family(1.0, 5.0, network=MLP((8,)), interval=2)
 SIMBA_V2_POLICY: dict[str, Any] = {
     "policy": Gaussian(-10.0, 2.0, "tanh"),
     "initial_temperature": 0.01,
@@ -39,13 +46,24 @@ def spec() -> Spec:
 
 
 @pytest.fixture(scope="session")
-def configs() -> dict[str, SAC | TD3]:
+def configs() -> dict[str, Any]:
     """One tiny config of every agent on every kind of network."""
     return {
         "sac": SAC(**TINY),
         "td3": TD3(**TINY),
         "sac-simba-v2": SAC(**TINY_SIMBA_V2, **SIMBA_V2_POLICY),
         "td3-simba-v2": TD3(**TINY_SIMBA_V2),
+        "bc": BC(actor=MLP((16,))),
+        "td3-bc": TD3(**TINY, balance=Fixed(2.5), cloning=ActionDistance()),
+        "rebrac": TD3(**TINY, policy_value="lowest", cloning=ActionDistance(0.1, 0.1, per_component=False)),
+        "awac": AWAC(**TINY),
+        "iql": IQL(**TINY, value=MLP((16,))),
+        "cql": CQL(**TINY, samples=2),
+        "cal-ql": CQL(**TINY, samples=2, lagrange_gap=1.0, max_target=True, calibration=ReturnBound()),
+        "rlpd": SAC(**TINY, critics=4, target_subset=2, policy_value="mean", entropy_backup=False, policy_delay=2),
+        "iql-famo2o-simba-v2": IQL(**TINY_SIMBA_V2, value=SimbaV2(16, 1), balance=FAMILY),
+        "awac-famo2o-simba-v2": AWAC(**TINY_SIMBA_V2, balance=FAMILY),
+        "cql-famo2o-simba-v2": CQL(**TINY_SIMBA_V2, samples=2, balance=FAMILY, weighting=DensityRatio(network=MLP((8,)))),
     }
 
 
@@ -87,6 +105,8 @@ def draw_batch(spec: Spec) -> Callable[..., Batch]:
             discount=0.9 * (torch.arange(rows) % 3 > 0).float(),
             weight=torch.rand(rows, generator=generator) + 0.5,
             index=torch.arange(rows),
+            next_action=normal(rows, spec.action_size).tanh(),
+            goal_return=normal(rows),
         )
 
     return draw

@@ -53,7 +53,10 @@ def test_generated_code_equals_eager(build: Build, draw_batch: DrawBatch, config
         torch.testing.assert_close(compiled.act(draw_batch(0).obs, explore), eager.act(draw_batch(0).obs, explore))
 
 
-@pytest.mark.parametrize(("name", "patterns"), [("td3", 2), ("sac-simba-v2", 1)])
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [("td3", 2), ("sac-simba-v2", 1), ("bc", 1), ("awac", 1), ("cal-ql", 1), ("rlpd", 2), ("iql-famo2o-simba-v2", 2)],
+)
 def test_one_graph_for_each_pattern_of_due_losses_equals_eager(
     name: str, patterns: int, build: Build, draw_batch: DrawBatch, configs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,18 @@ from steelyard.agents.types import Batch, Step
 
 Build = Callable[..., Any]
 DrawBatch = Callable[..., Batch]
-NAMES = ["sac", "td3", "sac-simba-v2", "td3-simba-v2"]
+NAMES = [
+    "sac",
+    "td3",
+    "sac-simba-v2",
+    "td3-simba-v2",
+    "bc",
+    "rebrac",
+    "awac",
+    "cal-ql",
+    "iql-famo2o-simba-v2",
+    "cql-famo2o-simba-v2",
+]
 
 
 def observed(batch: Batch) -> Step:

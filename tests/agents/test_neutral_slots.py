@@ -44,7 +44,7 @@ def sac_actor_loss(agent: Any, batch: Batch, noise: Tensor, seen: Metrics) -> tu
 
 def sac_backup(agent: Any, critic: Any, batch: Batch, noise: Tensor) -> Tensor:
     action, log_prob = agent.actor(batch.next_obs, noise[1])
-    output = agent.pessimistic(critic(batch.next_obs, action))
+    output = agent.pessimistic(critic(batch.next_obs, action), noise)
     return agent.head.backup(output, batch.reward, batch.discount, agent.temperature() * log_prob)
 
 
@@ -58,7 +58,7 @@ def td3_actor_loss(agent: Any, batch: Batch, noise: Tensor, seen: Metrics) -> tu
 
 def td3_backup(agent: Any, critic: Any, batch: Batch, noise: Tensor) -> Tensor:
     action = (agent.target_actor(batch.next_obs) + (noise[0] * 0.2).clamp(-0.5, 0.5)).clamp(-1, 1)
-    output = agent.pessimistic(critic(batch.next_obs, action))
+    output = agent.pessimistic(critic(batch.next_obs, action), noise)
     return agent.head.backup(output, batch.reward, batch.discount, torch.zeros_like(batch.reward))
 
 
@@ -114,16 +114,17 @@ def test_neutral_occupants_hand_over_what_they_are_given(
 ) -> None:
     agent, batch = build(configs["sac"]), draw_batch(0)
     assert agent.model.mix(batch) is batch
-    assert agent.balance.condition(batch.obs) is batch.obs
-    assert agent.balance(batch.reward, batch.action, batch.action + 1) is batch.reward
+    assert agent.balance.condition(batch.obs, agent.balance.choose(batch.obs)) is batch.obs
+    assert agent.balance.sample(batch.obs, agent.draw(8)) == agent.balance.choose(batch.obs) == 1.0
     assert agent.weighting(batch.weight, None) is batch.weight
     regression = agent.regression(batch, agent.draw(8))
     assert torch.equal(agent.objective(regression), agent.head.loss(regression.output, regression.target()))
     assert not regression.target().requires_grad
 
 
-def test_fixed_balance_adds_the_squared_distance_to_the_datas_action(build: Callable[..., Any], configs: Any) -> None:
-    agent = build(configs["td3"], balance=Fixed(cloning=0.5))
-    improvement = torch.tensor([1.0, -2.0])
-    action, data = torch.tensor([[0.1, 0.2], [0.0, -1.0]]), torch.tensor([[0.5, 0.2], [1.0, 1.0]])
-    assert agent.balance(improvement, action, data).tolist() == pytest.approx([1 + 0.5 * 0.08, -2 + 0.5 * 2.5])
+def test_a_fixed_balance_multiplies_improvement(
+    build: Callable[..., Any], draw_batch: Callable[..., Batch], configs: Any
+) -> None:
+    one, two, batch = build(configs["td3"]), build(configs["td3"], balance=Fixed(2.0)), draw_batch(0)
+    noise = one.draw(8)
+    assert float(two.actor_loss(batch, noise, {})[0]) == pytest.approx(2 * float(one.actor_loss(batch, noise, {})[0]))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from steelyard.agents.networks.heads import DeterministicPolicy, Gaussian, GaussianPolicy
+from steelyard.agents.networks.policies import DeterministicPolicy, Gaussian, GaussianPolicy
 
 
 class Answer(nn.Module):

@@ -87,7 +87,7 @@ class Trial:
         agent = self.agent
         action = agent.act(obs, explore=False)
         scale = 1 / agent.reward_scale(torch.ones(1))
-        return action.squeeze(-1), agent.lowest_value(agent.normalizer(obs), action).detach() * scale
+        return action.squeeze(-1), agent.climbed_value(agent.normalizer(obs), action).detach() * scale
 
     def is_right(self, answer: Answer) -> bool:
         action, value = self.answers(torch.tensor(answer.obs)[:, None])

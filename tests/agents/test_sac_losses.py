@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from steelyard.agents.networks.heads import Categorical, Gaussian
+from steelyard.agents.networks.heads import Categorical
+from steelyard.agents.networks.policies import Gaussian
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Batch, Spec
 
@@ -178,7 +179,7 @@ def test_a_single_critic_is_its_own_minimum() -> None:
     agent.critic.body = Linear(WEIGHTS[:1])
     action = torch.tensor([[0.1, 0.2], [0.3, -0.4]])
     expected = [values(WEIGHTS[:1], float(obs), row)[0] for obs, row in zip(BATCH.obs, action.tolist(), strict=True)]
-    assert agent.lowest_value(BATCH.obs, action).tolist() == pytest.approx(expected, rel=1e-6)
+    assert agent.climbed_value(BATCH.obs, action).tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_exploration_samples_the_policy_and_evaluation_takes_its_mode(agent: Any) -> None:

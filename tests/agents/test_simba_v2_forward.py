@@ -9,7 +9,7 @@ import torch
 
 from steelyard.agents.networks import SimbaV2
 from steelyard.agents.networks.critic import Critic
-from steelyard.agents.networks.heads import Gaussian, GaussianPolicy
+from steelyard.agents.networks.policies import Gaussian, GaussianPolicy
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Weights = dict[str, Array]

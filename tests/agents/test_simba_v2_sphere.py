@@ -10,7 +10,8 @@ from torch import Tensor
 
 from steelyard.agents.networks import SimbaV2
 from steelyard.agents.networks.critic import Critic
-from steelyard.agents.networks.heads import Categorical, Gaussian, GaussianPolicy
+from steelyard.agents.networks.heads import Categorical
+from steelyard.agents.networks.policies import Gaussian, GaussianPolicy
 from steelyard.agents.networks.simba_v2 import LerpBlock, Scaler
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.types import Batch

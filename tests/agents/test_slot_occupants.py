@@ -11,7 +11,7 @@ from torch.func import grad  # pyright: ignore[reportPrivateImportUsage]
 
 from steelyard.agents.agent import Execution
 from steelyard.agents.optimizer import Adam
-from steelyard.agents.parts import Part, Regression
+from steelyard.agents.parts import Part, Regression, UniformWeighting
 from steelyard.agents.types import Batch, Metrics, Spec
 
 Build = Callable[..., Any]
@@ -19,7 +19,7 @@ DrawBatch = Callable[..., Batch]
 NAMES = ["sac", "td3", "sac-simba-v2", "td3-simba-v2"]
 
 
-class LearnedWeights(Part):
+class LearnedWeights(UniformWeighting):
     """A learned weight per critic and sample, from the observation; its loss makes it predict the error."""
 
     def __init__(self, spec: Spec, critics: int):
@@ -55,20 +55,24 @@ class Familiar(Part):
     """The actor is told a coefficient between its two aims, chosen by a policy of its own (as in FamO2O)."""
 
     inputs = 2
+    draws = 0
 
     def __init__(self, spec: Spec):
         super().__init__()
-        self.chooser = nn.Linear(spec.obs_size, 2)
+        self.chooser = nn.Linear(spec.obs_size, 1)
 
-    def condition(self, obs: Tensor) -> Tensor:
-        return torch.cat([obs, self.chooser(obs).sigmoid()], -1)
+    def choose(self, obs: Tensor) -> Tensor:
+        return self.chooser(obs).sigmoid().squeeze(-1)
 
-    def forward(self, improvement: Tensor, action: Tensor, data_action: Tensor) -> Tensor:
-        return improvement + 0.1 * (action - data_action).square().mean(-1)
+    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
+        return self.choose(obs).detach()
+
+    def condition(self, obs: Tensor, coefficient: Tensor) -> Tensor:
+        return torch.cat([obs, torch.stack((coefficient, 1 - coefficient), -1)], -1)
 
     def loss(self, agent: Any, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
-        action = agent.actor.mode(self.condition(batch.obs))
-        return -agent.lowest_value(batch.obs, action).mean(), {}
+        action = agent.actor.mode(self.condition(batch.obs, self.choose(batch.obs)))
+        return -agent.climbed_value(batch.obs, action).mean(), {}
 
 
 class Forget(Part):
@@ -220,7 +224,7 @@ def test_imagined_rows_reach_the_losses(build: Build, draw_batch: DrawBatch, con
     assert torch.equal(seen.next_obs[1::2], batch.next_obs[1::2])
 
 
-class Forgotten(Part):
+class Forgotten(UniformWeighting):
     def __init__(self, spec: Spec, critics: int):
         super().__init__()
         self.parameter = nn.Parameter(torch.zeros(1))

@@ -1,0 +1,152 @@
+"""What all agents share that act: normalisation, a policy, and the balance that conditions it."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from steelyard.agents.agent import Agent, Execution, seeded
+from steelyard.agents.networks import Network
+from steelyard.agents.networks.normalizers import ObservationNormalizer, RewardScaler
+from steelyard.agents.optimizer import Adam
+from steelyard.agents.parts import Balance
+from steelyard.agents.types import Batch, Records, Spec, Step
+
+
+class Setting(NamedTuple):
+    """For what, and how, an agent is built."""
+
+    spec: Spec
+    """The task's observation and action sizes."""
+    num_envs: int
+    """Worlds that will be collected from (the return statistics keep one running return per world)."""
+    total_updates: int
+    """Updates of the whole run, over which learning rates decay."""
+    seed: int
+    """Seed of initial weights and of the agent's noise."""
+    device: torch.device
+    """Where everything lives."""
+    execution: Execution
+    """Precision and compilation."""
+
+
+class Buildable:
+    """What all configurations of agents share."""
+
+    actor: Network
+    observations: ObservationNormalizer
+    rewards: RewardScaler
+    balance: Balance
+    optimizer: Adam
+    batch_size: int
+    n_step: int
+
+    def make(self, setting: Setting) -> "ActingAgent":
+        """The agent, before `finish`."""
+        raise NotImplementedError
+
+    def build(
+        self,
+        spec: Spec,
+        *,
+        num_envs: int,
+        total_updates: int,
+        seed: int,
+        device: str | torch.device = "cpu",
+        execution: Execution | None = None,
+    ) -> Any:
+        """The agent for a task; the arguments are those of `Setting`. Its initial weights depend on `seed` alone."""
+        with seeded(seed):
+            agent = self.make(Setting(spec, num_envs, total_updates, seed, torch.device(device), execution or Execution()))
+            agent.finish(total_updates)
+        return agent
+
+
+class ActingAgent(Agent):
+    """An agent with running statistics, a balance and a policy that acts."""
+
+    actor: Any
+    """The policy, one of `policies.Policy`; an agent that needs a certain one says which."""
+    columns: frozenset[str] = frozenset()
+    """Columns of replay beyond the usual ones that its losses read: `next_action`, `goal_return`."""
+
+    def __init__(self, config: Buildable, setting: Setting, gamma: float):
+        super().__init__(setting.spec, setting.seed, setting.device, setting.execution)
+        self.gamma = gamma
+        self.actor_network = config.actor
+        self.normalizer = config.observations.build(setting.spec.obs_size)
+        self.reward_scale = config.rewards.build(setting.num_envs, gamma)
+        self.balance = config.balance.build(setting.spec)
+
+    def build_actor_body(self, outputs: tuple[int, ...]) -> nn.Module:
+        """The policy's network, from what the balance shows it of an observation."""
+        return self.actor_network.build(self.spec.obs_size + self.balance.inputs, outputs)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Normalised observations and scaled rewards, by the statistics of this moment."""
+        return batch._replace(
+            obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs), reward=self.reward_scale(batch.reward)
+        )
+
+    def view(self, obs: Tensor) -> Tensor:
+        """What the actor sees when it acts on normalised observations: they and the coefficient that the balance chooses."""
+        return self.balance.condition(obs, self.balance.choose(obs))
+
+    @torch.no_grad()
+    def fit(self, records: Records) -> None:
+        """Set statistics from a whole data set, before learning from it."""
+        self.normalizer.fit(records)
+        self.reward_scale.fit(records)
+
+    @torch.no_grad()
+    def observe(self, step: Step) -> None:
+        """Learn running statistics from one step of every world.
+
+        Observation statistics see what the agent will act on next: the observation after a reset, never a terminal one.
+        """
+        done = step.terminated | step.truncated
+        acted_on = ~done | (step.obs != step.next_obs).any(-1)
+        self.normalizer.observe(step.obs, acted_on)
+        self.reward_scale.observe(step.reward, done, step.valid)
+
+    def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Actions for raw observations and standard normal noise; zero noise gives the deterministic action."""
+        with torch.no_grad():
+            return self.actor.sample(self.view(self.normalizer(obs)), noise)
+
+    def policy(self) -> "DeterministicActor":
+        """The deterministic policy with its normaliser, as a module to export."""
+        return DeterministicActor(self)
+
+    def explorer(self) -> "Explorer":
+        """The exploratory policy with its normaliser, as a module for other processes."""
+        return Explorer(self)
+
+
+class Front(nn.Module):
+    """Normaliser and balance in front of the policy: what an exported policy is made of."""
+
+    def __init__(self, agent: ActingAgent):
+        super().__init__()
+        self.normalizer, self.balance, self.actor = agent.normalizer, agent.balance, agent.actor
+        self.action_size = agent.spec.action_size
+
+    def view(self, obs: Tensor) -> Tensor:
+        """What the actor sees of raw observations."""
+        normalized = self.normalizer(obs)
+        return self.balance.condition(normalized, self.balance.choose(normalized))
+
+
+class DeterministicActor(Front):
+    """Raw observations [rows, obs_size] to deterministic actions [rows, action_size]."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.actor.mode(self.view(obs))
+
+
+class Explorer(Front):
+    """Raw observations [rows, obs_size] to exploratory actions [rows, action_size]; the noise comes from `generator`."""
+
+    def forward(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(obs.shape[0], self.action_size, generator=generator)
+        return self.actor.sample(self.view(obs), noise)
