@@ -72,7 +72,9 @@ def known_tasks() -> list[str]:
 def _is_gymnasium(task: str) -> bool:
     import gymnasium as gym
 
-    return ":" in task or task in gym.registry
+    from steelyard.envs.gym_envs import is_robotics
+
+    return ":" in task or task in gym.registry or is_robotics(task)
 
 
 def _make_gymnasium(

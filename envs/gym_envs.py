@@ -29,6 +29,10 @@ NEVER_TERMINATE = ("HalfCheetah", "HumanoidStandup", "Pendulum", "Pusher", "Reac
 """Gymnasium's continuous tasks that have no terminal states; every other id is taken to have some."""
 
 
+ROBOTICS = ("AdroitHand", "AntMaze", "PointMaze", "FrankaKitchen", "Fetch", "HandReach", "HandManipulate")
+"""How the ids of gymnasium-robotics begin."""
+
+
 class GymEnv:
     """`num_envs` worlds of one Gymnasium id under the contract of `VectorEnv`.
 
@@ -247,11 +251,21 @@ def _start_processes(task: str, makers: list[functools.partial[World]]) -> Async
         ) from error
 
 
+def is_robotics(task: str) -> bool:
+    """Whether gymnasium-robotics registers this id: the Adroit hand, mazes, Fetch, the kitchen."""
+    return task.startswith(ROBOTICS)
+
+
 def _registered(task: str) -> str:
-    """The id of `task` after the module before its colon, which registers it, was imported."""
+    """The id of `task` after the module before its colon, or the package that it belongs to, was imported and has registered it."""
     module, _, name = task.rpartition(":")
     if module:
         importlib.import_module(module)
+    elif is_robotics(task):
+        try:
+            importlib.import_module("gymnasium_robotics")
+        except ModuleNotFoundError:
+            raise EnvError(f"{task} belongs to gymnasium-robotics; install it: pip install 'steelyard[robotics]'.") from None
     return name
 
 
