@@ -10,7 +10,8 @@ from typing import Any
 import tyro
 
 from steelyard import envs
-from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.agents.acting import ActingAgent
+from steelyard.envs.d4rl_table import normalized_score
 from steelyard.trainers import config
 from steelyard.trainers.config import Run
 from steelyard.trainers.errors import run_script
@@ -58,10 +59,12 @@ def score(options: Evaluate) -> dict[str, Any]:
         "preset": run.preset,
         "training_seed": run.seed,
         "env_steps": env_steps,
+        "unit": "env steps" if run.total_steps == run.env_steps else "steps",
         "checkpoint": options.checkpoint,
         "episodes": len(scores.returns),
         "return": scores.mean,
         "return_std": _or_none(scores.std),
+        "normalized": normalized_score(getattr(run, "dataset", ""), scores.mean, run.task),
         "interval_95": [_or_none(end) for end in scores.interval],
         "length": scores.length,
         "returns": scores.returns,
@@ -70,7 +73,7 @@ def score(options: Evaluate) -> dict[str, Any]:
     }
 
 
-def _film(run: Run, agent: ActorCriticAgent, path: Path, seed: int) -> str | None:
+def _film(run: Run, agent: ActingAgent, path: Path, seed: int) -> str | None:
     """The video's path; None, and a line on stderr, where no picture can be drawn: the score stands without one."""
     env = envs.make(run.task, 1, action_repeat=run.action_repeat, render_size=PICTURE)
     try:
@@ -97,8 +100,10 @@ def main() -> None:
     low, high = found["interval_95"]
     interval = "" if low is None else f", 95 % interval [{low:,.1f}, {high:,.1f}]"
     count = f"{found['episodes']} episode{'s' if found['episodes'] > 1 else ''} of {found['length']:,.0f} decisions"
-    print(f"{found['task']}, {found['preset']}, seed {found['training_seed']}, after {found['env_steps']:,} env steps")
+    print(f"{found['task']}, {found['preset']}, seed {found['training_seed']}, after {found['env_steps']:,} {found['unit']}")
     print(f"return {found['return']:,.1f}{interval} over {count}")
+    if found["normalized"] is not None:
+        print(f"D4RL's normalised score {found['normalized']:.1f}")
     if found["video"]:
         print(f"video {found['video']}")
 

@@ -10,6 +10,9 @@ from steelyard.trainers.errors import run_script
 from steelyard.trainers.figures import draw
 from steelyard.trainers.statistics import Interval, Statistic, aggregate
 
+METRICS = {"eval/return": "return", "eval/normalized": "normalised score"}
+"""Columns of eval.csv in words."""
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -25,11 +28,13 @@ class Plot:
     """Of the references, only these agents."""
     statistic: Statistic = "mean"
     """Mean or interquartile mean over seeds."""
+    metric: str = "eval/return"
+    """Column of eval.csv to draw: eval/normalized is D4RL's normalised score of runs that began with data."""
 
 
 def plot(options: Plot) -> Path:
     """Draws what the options say, prints the final scores, and returns the picture's path."""
-    curves = read_runs(options.folders)
+    curves = read_runs(options.folders, options.metric)
     references: Curves = {}
     for path in options.reference:
         for task, by_label in read_reference(path, curves, options.reference_labels).items():
@@ -39,8 +44,10 @@ def plot(options: Plot) -> Path:
             band = aggregate(by_seed, statistic=options.statistic)
             last = Interval(band.value[-1], band.low[-1], band.high[-1])
             warning = f"  ({band.warning})" if band.warning else ""
-            print(f"{task}  {label}  {last} at {band.env_steps[-1]:,.0f} env steps, seeds: {band.seeds}{warning}")
-    path = draw(curves, options.out, references=references, statistic=options.statistic)
+            unit = "steps" if any(curve.offline for curve in by_seed.values()) else "env steps"
+            print(f"{task}  {label}  {last} at {band.env_steps[-1]:,.0f} {unit}, seeds: {band.seeds}{warning}")
+    words = METRICS.get(options.metric, options.metric)
+    path = draw(curves, options.out, references=references, statistic=options.statistic, metric=words)
     print(path)
     return path
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steelyard import envs
-from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.agents.acting import ActingAgent
 from steelyard.envs.vector import VectorEnv
 from steelyard.trainers.actors import ActorPool, Episode
 from steelyard.trainers.buffer import ReplayBuffer
@@ -21,7 +21,7 @@ class ActorCollector:
     They collect up to the next checkpoint and stand still while it is written. After a resume their worlds start new episodes.
     """
 
-    def __init__(self, run: Run, agent: ActorCriticAgent, buffer: ReplayBuffer):
+    def __init__(self, run: Run, agent: ActingAgent, buffer: ReplayBuffer):
         self.run, self.agent, self.buffer = run, agent, buffer
         self.segment = max(run.checkpoint_interval // run.action_repeat, 1)
         self.total = -(-run.env_steps // run.action_repeat)

@@ -1,16 +1,22 @@
 """Replay as a `[time, env]` ring of the environment stream: every observation is stored once, its successor is the next row."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Batch, Spec, Step
-from steelyard.trainers import replay_files
+from steelyard.trainers import dataset_rows, replay_files
+from steelyard.trainers.goal_returns import GoalReturns
 from steelyard.trainers.memory import free_bytes
+
+if TYPE_CHECKING:
+    from steelyard.envs.datasets import Dataset
 
 Placement = Literal["host", "shared", "device"]
 
@@ -62,6 +68,11 @@ class ReplayBuffer:
         self.data = torch.zeros(self.rows, num_envs, self.width, device=self.device)
         self.cursors = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         """[num_envs] int64: rows that each column has completed since the start. They only grow: the place is `cursor % rows`."""
+        self.columns: frozenset[str] = frozenset()
+        """What `gather` delivers beyond the usual: `next_action`, and `goal_return` after `keep_returns`. A transition that a world just made
+        has its own action as the next one, until the next is known, and for ever where its episode ended there."""
+        self.goal_returns: GoalReturns | None = None
+        """Returns to go of all rows, once `keep_returns` asked for them."""
         self._envs = torch.arange(num_envs, device=self.device)
         if placement == "shared":
             self.data.share_memory_()
@@ -108,7 +119,8 @@ class ReplayBuffer:
         self._require_shapes(obs, action, step, len(env))
         flags = torch.stack((step.reward, step.terminated, step.truncated, step.valid), dim=-1)
         row = torch.cat((obs, action, flags), dim=-1).float()
-        successor = pad(step.next_obs, (0, self.width - self.spec.obs_size)).float()
+        following = torch.cat((step.next_obs, action), dim=-1) if "next_action" in self.columns else step.next_obs
+        successor = pad(following, (0, self.width - following.shape[-1])).float()
         if row.device.type == "cpu":
             self._require_finite(obs, action, step, row, successor)
         reset = (step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)
@@ -130,7 +142,66 @@ class ReplayBuffer:
         row[:, -1] = 0
         flat.index_copy_(0, here, row)
         valid.index_copy_(0, here, written)
+        if self.goal_returns:
+            ended = (step.terminated | step.truncated) & step.valid
+            self.goal_returns.write(env, cursor, ended)
         cursor += 1 + reset
+
+    @staticmethod
+    def rows_needed(dataset: "Dataset", num_envs: int) -> int:
+        """Capacity with which an empty buffer of `num_envs` columns takes the data set and overwrites nothing.
+
+        These are its transitions, one row per episode, and what columns differ by because episodes are not divided.
+        """
+        filled = dataset_rows.place(dataset.lengths, np.zeros(num_envs, np.int64)).filled
+        return max(int(filled.max()), 2) * num_envs
+
+    def extend(self, dataset: "Dataset") -> None:
+        """Append all episodes of a data set, each whole to the column with the fewest rows; the next `add` begins new episodes.
+
+        Two million transitions of HalfCheetah take half a second. Episodes under way in replay count as cut. Raises `ReplayError`,
+        and stores nothing, if the widths differ, a number is NaN or infinite, a successor inside an episode is not the next row, or
+        a column would hold more rows than sampling may draw from.
+        """
+        fault = dataset_rows.fault(dataset, self.spec)
+        if fault:
+            raise ReplayError(fault)
+        if self._under_way():
+            self.cut()
+        places = dataset_rows.place(dataset.lengths, self.cursors.cpu().numpy())
+        if places.filled.max() > self.window:
+            raise ReplayError(
+                f"{dataset.name} needs {places.filled.max():,} rows of a column of replay, which has {self.window:,}; "
+                "make its capacity at least ReplayBuffer.rows_needed, and as much more as is stored already."
+            )
+        for address, row in dataset_rows.rows(dataset, places):
+            self.flat.index_copy_(0, address.to(self.device), row.to(self.device))
+        self.cursors.copy_(torch.from_numpy(places.filled))
+        self.recompute_returns()
+
+    def keep_returns(self, gamma: float, transform: Callable[[Tensor], Tensor], failure: float | None = None) -> None:
+        """From now on keep the return to go of every row, G_t = sum_k gamma^k transform(r_{t+k}) to the end of its episode (Cal-QL).
+
+        `transform` turns raw rewards [n] on the buffer's device into those that the agent learns from, elementwise. `failure`: the
+        transformed reward of failing in a sparse task; an episode with no other reward has failure / (1 - gamma) at every row. Rows
+        of episodes that did not end have -infinity. Costs four bytes per row. Rows that are there already are taken in at once; of
+        an episode whose beginning was overwritten only what is left counts.
+
+        Raises `ReplayError` where other processes write (shared placement), or for a failure that never ends (gamma 1).
+        """
+        if self.placement == "shared":
+            raise ReplayError("Returns to go are kept by the process that adds rows; collect in this process (no actors).")
+        if failure is not None and not gamma < 1:
+            raise ReplayError(
+                f"failure is {failure} but gamma is {gamma}: failing for ever has no finite return; choose gamma < 1."
+            )
+        self.goal_returns = GoalReturns(self.data, self.cursors, gamma, transform, failure)
+        self.recompute_returns()
+
+    def recompute_returns(self) -> None:
+        """Compute all returns to go anew, if they are kept: what to call when `transform` has changed. `extend` and `load` do so themselves."""
+        if self.goal_returns:
+            self.goal_returns.recompute()
 
     def cut(self, columns: slice | None = None) -> None:
         """Begin new episodes in `columns` though the old ones did not end: a restarted actor, a resumed run whose worlds are new.
@@ -145,7 +216,7 @@ class ReplayBuffer:
         self.valid.index_fill_(0, self.address(cursor + skip, env), 0)
         cursor += skip
 
-    def gather(self, index: Tensor, n_step: int = 1, gamma: float = 0.99, next_action: bool = False) -> Batch:
+    def gather(self, index: Tensor, n_step: int = 1, gamma: float = 0.99) -> Batch:
         """The transitions that start at flat addresses `index` [batch] int64, over windows of up to `n_step` steps.
 
         A window ends early at a terminated, truncated or last written row; reward and discount are those of the k steps that it
@@ -175,7 +246,8 @@ class ReplayBuffer:
             discount=discount,
             weight=row[:, -1],
             index=index,
-            next_action=after[:, obs_size:-4] if next_action else None,
+            next_action=after[:, obs_size:-4] if "next_action" in self.columns else None,
+            goal_return=self._goal_return(index) if "goal_return" in self.columns else None,
         )
 
     def save(self, folder: Path) -> None:
@@ -189,11 +261,25 @@ class ReplayBuffer:
         replay_files.save(folder, self.data[:stored], self.cursors, self._layout())
 
     def load(self, folder: Path) -> None:
-        """Restore exactly what `save` wrote. Raises `ReplayError` if the files are damaged or of another layout."""
+        """Restore exactly what `save` wrote; returns to go are computed anew, so restore what `transform` needs before.
+
+        Raises `ReplayError` if the files are damaged or of another layout.
+        """
         try:
             replay_files.load(folder, self.data, self.cursors, self._layout())
         except replay_files.DamagedFile as error:
             raise ReplayError(str(error)) from error
+        self.recompute_returns()
+
+    def _under_way(self) -> bool:
+        """Whether some column's newest transition has its successor in the row at the cursor, or lies there itself (`cut`)."""
+        before = self.valid[self.address(self.cursors - 1, self._envs)] * (self.cursors > 0)
+        return bool((before + self.valid[self.address(self.cursors, self._envs)]).any())
+
+    def _goal_return(self, index: Tensor) -> Tensor:
+        if self.goal_returns is None:
+            raise ReplayError("goal_return is among the columns but no returns are kept; call ReplayBuffer.keep_returns.")
+        return self.goal_returns.table.index_select(0, index)
 
     def _layout(self) -> dict[str, int]:
         return {

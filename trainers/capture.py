@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.agents.acting import ActingAgent
 from steelyard.agents.types import Metrics
 from steelyard.trainers.samplers import Sampler
 
@@ -40,7 +40,7 @@ class Launches:
         self.captured: dict[tuple[tuple[str, ...], ...], Launch] = {}
         self.stream = torch.cuda.Stream()
 
-    def update(self, agent: ActorCriticAgent, sampler: Sampler, count: int, metrics: Metrics) -> None:
+    def update(self, agent: ActingAgent, sampler: Sampler, count: int, metrics: Metrics) -> None:
         """`count` updates, at most `LONGEST` per launch; `metrics` receives their newest values."""
         for start in range(0, count, LONGEST):
             size = min(LONGEST, count - start)

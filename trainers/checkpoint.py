@@ -115,11 +115,16 @@ def load(path: Path, buffer: ReplayBuffer | None = None) -> tuple[int, dict[str,
             "use the version of the suite that wrote it, or start anew."
         )
     if buffer is not None:
-        try:
-            buffer.load(file.parent / _BUFFER)
-        except ReplayError as error:
-            raise CheckpointError(f"{file.parent} cannot be resumed: {error}") from error
+        load_replay(file.parent, buffer)
     return content["env_steps"], content["state"]
+
+
+def load_replay(path: Path, buffer: ReplayBuffer) -> None:
+    """Restore the replay of the checkpoint folder `path` in place. Raises `CheckpointError` if it is damaged or does not fit."""
+    try:
+        buffer.load(path / _BUFFER)
+    except ReplayError as error:
+        raise CheckpointError(f"{path} cannot be resumed: {error}") from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.agents.acting import ActingAgent
 from steelyard.envs.vector import VectorEnv
 from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
@@ -50,7 +50,7 @@ class Collector(Protocol):
 class LocalCollector:
     """Steps worlds in this process: deterministic, and resumed bit for bit where the worlds can be saved."""
 
-    def __init__(self, env: VectorEnv, agent: ActorCriticAgent, buffer: ReplayBuffer, random_steps: int, seed: int):
+    def __init__(self, env: VectorEnv, agent: ActingAgent, buffer: ReplayBuffer, random_steps: int, seed: int):
         self.env, self.agent, self.buffer, self.random_steps, self.seed = env, agent, buffer, random_steps, seed
         self.generator = torch.Generator().manual_seed(seed + 3)
         self.obs = env.reset(seed * SEEDS_PER_RUN)

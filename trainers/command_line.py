@@ -1,5 +1,6 @@
 """How training scripts read their command line: a preset is a subcommand, every field an option, every slot a union that can be swapped."""
 
+import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from steelyard.trainers import config
-from steelyard.trainers.config import Run
+from steelyard.trainers.config import ConfigError, Run
 
 
 @dataclass(frozen=True)
@@ -25,27 +26,55 @@ class Launch:
 
 
 def read(presets: Mapping[str, Run], description: str, arguments: list[str] | None = None) -> tuple[Run, Launch]:
-    """The run and the launch options of a command line (of this process unless given). Exits with a usage message on a mistake."""
-    choice = tyro.extras.subcommand_type_from_defaults(
-        dict(presets), {name: summary(run) for name, run in presets.items()}, prefix_names=False
-    )
+    """The run and the launch options of a command line (of this process unless given).
+
+    Exits with a usage message on a mistake. Raises `ConfigError` for an unknown preset.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = next((word for word in arguments if word in presets), None)
+    if name is None:
+        require_preset(presets, arguments)
+        run_type, default = every(presets), tyro.MISSING_NONPROP
+    else:
+        # The others are left out: to suggest a remedy for a mistyped option tyro would build all of their options, for many seconds.
+        place = arguments.index(name)
+        arguments = arguments[:place] + arguments[place + 1 :]
+        description, run_type, default = summary(presets[name]), type(presets[name]), presets[name]
 
     def parse(
-        run: Annotated[Any, tyro.conf.arg(name="")], launch: Annotated[Launch, tyro.conf.arg(name="")]
+        run: Annotated[Any, tyro.conf.arg(name="")] = default,
+        launch: Annotated[Launch, tyro.conf.arg(name="")] = Launch(),
     ) -> tuple[Run, Launch]:
         return run, launch
 
-    parse.__annotations__["run"] = Annotated[choice, tyro.conf.arg(name="")]
+    parse.__annotations__["run"] = Annotated[run_type, tyro.conf.arg(name="")]
     run, launch = tyro.cli(
         parse,
+        prog=" ".join(filter(None, (Path(sys.argv[0]).name, name))),
         description=description,
-        args=sys.argv[1:] if arguments is None else arguments,
+        args=arguments,
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     return (config.debug(run) if launch.debug else run), launch
 
 
+def every(presets: Mapping[str, Run]) -> Any:
+    """The type that makes each preset a subcommand."""
+    return tyro.extras.subcommand_type_from_defaults(
+        dict(presets), {name: summary(run) for name, run in presets.items()}, prefix_names=False
+    )
+
+
+def require_preset(presets: Mapping[str, Run], arguments: list[str]) -> None:
+    """Raises `ConfigError` if a word of a command line without a preset looks like one that was mistyped."""
+    for word in arguments:
+        close = difflib.get_close_matches(word, presets, n=3, cutoff=0.6)
+        if close and not word.startswith("-"):
+            raise ConfigError(f"there is no preset {word!r}; did you mean {' or '.join(close)}?")
+
+
 def summary(run: Run) -> str:
     """One line about a preset."""
     agent = run.agent
-    return f"{type(agent).__name__}, actor {type(agent.actor).__name__}, critic {type(agent.critic).__name__} x {agent.critics}, on {run.task}"
+    networks = [f"{name} {type(getattr(agent, name)).__name__}" for name in ("actor", "critic") if hasattr(agent, name)]
+    return f"{', '.join([type(agent).__name__, *networks])}, on {getattr(run, 'dataset', run.task)}"

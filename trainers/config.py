@@ -2,24 +2,54 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from steelyard.agents import networks, parts
 from steelyard.agents.agent import Execution
+from steelyard.agents.awac import AWAC
+from steelyard.agents.bc import BC
+from steelyard.agents.cql import CQL
 from steelyard.agents.errors import SteelyardError
-from steelyard.agents.networks import heads, normalizers
+from steelyard.agents.iql import IQL
+from steelyard.agents.networks import heads, normalizers, policies
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import samplers, schedules
+from steelyard.trainers.replays import Anew, Mixed, Together
+from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
 
 
 class ConfigError(SteelyardError):
     """A run's configuration cannot be used. The message is one sentence that names the field and the remedy."""
+
+
+SamplerSlot = samplers.Uniform | TrajectoryWeighted | TopFraction
+
+AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("critics", lambda value: value >= 1, "give one, or two for clipped double Q"),
+    ("n_step", lambda value: value >= 1, "give one or more"),
+    ("batch_size", lambda value: value >= 1, "give one or more"),
+    ("discount", lambda value: 0 <= value <= 1, "give a number from 0 to 1, or None to choose by the horizon"),
+    ("target_rate", lambda value: 0 < value <= 1, "give a number above 0 and at most 1"),
+    ("policy_delay", lambda value: value >= 1, "give one or more"),
+    ("expectile", lambda value: 0 < value < 1, "give a number between 0 and 1"),
+    ("samples", lambda value: value >= 1, "give one or more"),
+    ("target_subset", lambda value: value >= 1, "give one or more, or None for all critics"),
+)
+"""Hyperparameters that agents may have: name, whether a value is possible, and what to give instead."""
+
+NEEDS_DATA: tuple[tuple[str, type, str], ...] = (
+    ("observations", normalizers.DatasetNorm, "agent.observations:running-norm"),
+    ("rewards", normalizers.ReturnRange, "agent.rewards:return-scale"),
+    ("calibration", parts.ReturnBound, "agent.calibration:uncalibrated"),
+)
+"""What only a run that begins with data can have in the slots of its agent: slot, occupant, and another for the slot."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +58,7 @@ class Run:
 
     task: str
     """What to learn: a Gymnasium id (HalfCheetah-v5), a dm-control domain-task (walker-run) or a probe."""
-    agent: SAC | TD3
+    agent: SAC | TD3 | BC | IQL | AWAC | CQL
     """The agent and the occupants of its slots."""
     preset: str
     """Name of the recipe; names the run's folder."""
@@ -48,7 +78,7 @@ class Run:
     """Transitions collected with uniformly random actions before the first update."""
     schedule: schedules.FixedRatio = field(default_factory=schedules.FixedRatio)
     """How many updates per transition."""
-    sampler: samplers.Uniform = field(default_factory=samplers.Uniform)
+    sampler: SamplerSlot = field(default_factory=samplers.Uniform)
     """Which rows of replay to learn from."""
     capacity: int = 1_000_000
     """Transitions that replay holds."""
@@ -71,7 +101,6 @@ class Run:
 
     def __post_init__(self) -> None:
         for name in (
-            "env_steps",
             "num_envs",
             "action_repeat",
             "evaluation_interval",
@@ -84,27 +113,38 @@ class Run:
         for name in ("actors", "random_steps", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
-        agent = self.agent
-        for name, fine, remedy in (
-            ("critics", agent.critics >= 1, "give one, or two for clipped double Q"),
-            ("n_step", agent.n_step >= 1, "give one or more"),
-            ("batch_size", agent.batch_size >= 1, "give one or more"),
-            (
-                "discount",
-                agent.discount is None or 0 <= agent.discount <= 1,
-                "give a number from 0 to 1, or None to choose by the horizon",
-            ),
-            ("target_rate", 0 < agent.target_rate <= 1, "give a number above 0 and at most 1"),
-            ("policy_delay", not isinstance(agent, TD3) or agent.policy_delay >= 1, "give one or more"),
-        ):
-            if not fine:
-                raise ConfigError(f"agent.{name} is {getattr(agent, name)}; {remedy}.")
+        self.check_length()
+        for name, fine, remedy in AGENT_RULES:
+            value = getattr(self.agent, name, None)
+            if value is not None and not fine(value):
+                raise ConfigError(f"agent.{name} is {value}; {remedy}.")
+
+    def check_length(self) -> None:
+        """Raises `ConfigError` for a run without steps, or an agent that learns from a data set in a run that has none."""
+        if self.env_steps < 1:
+            raise ConfigError(f"env_steps is {self.env_steps}; give a positive number.")
+        for name, kind, remedy in NEEDS_DATA:
+            if isinstance(getattr(self.agent, name, None), kind):
+                raise ConfigError(
+                    f"agent.{name} is {kind.__name__}, which takes its numbers from a data set, and this run has none; "
+                    f"use {remedy}, or train from data (train_d4rl.py)."
+                )
 
     @property
     def total_updates(self) -> int:
         """Updates of the whole run, over which learning rates decay."""
-        transitions = max(self.env_steps // self.action_repeat - self.random_steps, 1)
+        transitions = max(self.env_steps // self.action_repeat - self.waiting_steps, 1)
         return max(int(transitions * self.schedule.ratio), 1)
+
+    @property
+    def waiting_steps(self) -> int:
+        """Transitions collected before the first update from new ones."""
+        return self.random_steps
+
+    @property
+    def total_steps(self) -> int:
+        """Where the run ends: environment steps."""
+        return self.env_steps
 
     @property
     def torch_device(self) -> torch.device:
@@ -118,56 +158,130 @@ class Run:
         return root / self.task.replace("/", "_").replace(":", "_") / self.preset / f"seed_{self.seed}"
 
 
-def debug(run: Run) -> Run:
+@dataclass(frozen=True)
+class Transfer(Run):
+    """A run that begins with data: updates offline, then, if there are environment steps, more of them online."""
+
+    dataset: str = ""
+    """A D4RL name, a D4RL-schema HDF5 file, minari:ID, or a folder of recordings."""
+    offline_updates: int = 1_000_000
+    """Updates from the data set before the first environment step."""
+    replay: Together | Mixed | Anew = field(default_factory=Together)
+    """Where online batches come from: data and new transitions together, a fixed share of each, or new transitions alone."""
+    frozen_steps: int = 0
+    """Transitions collected with the policy learned offline before the first online update (WSRL)."""
+    reward_of_failure: float | None = None
+    """For Cal-QL on sparse tasks: reward, as the agent sees it, of each step of a failed episode (AntMaze 10 r - 5: -5). An episode of nothing
+    else counts as failing for ever, with the return reward_of_failure / (1 - gamma) at each step."""
+
+    def check_length(self) -> None:
+        """Raises `ConfigError` for a run without updates or without data, or one that other processes collect for."""
+        if not self.dataset:
+            raise ConfigError("dataset is not given; name a D4RL data set, an HDF5 file or minari:ID with --dataset.")
+        if self.offline_updates < 0 or self.env_steps < 0 or self.offline_updates + self.env_steps < 1:
+            raise ConfigError(
+                f"offline_updates is {self.offline_updates} and env_steps is {self.env_steps}; give one of them a positive number."
+            )
+        if self.frozen_steps < 0:
+            raise ConfigError(f"frozen_steps is {self.frozen_steps}; give zero or more.")
+        if self.actors:
+            raise ConfigError(f"actors is {self.actors}; a run that begins with data collects in its own process, give 0.")
+
+    @property
+    def total_updates(self) -> int:
+        """Updates over which learning rates decay: those offline, or those online if there are no others."""
+        return self.offline_updates or super().total_updates
+
+    @property
+    def total_steps(self) -> int:
+        """Where the run ends: offline updates, then environment steps."""
+        return self.offline_updates + self.env_steps
+
+    @property
+    def waiting_steps(self) -> int:
+        """Transitions collected before the first update from new ones: random ones, then those of the policy learned offline."""
+        return self.random_steps + self.frozen_steps
+
+
+RunType = TypeVar("RunType", bound=Run)
+
+
+def debug(run: RunType) -> RunType:
     """The same run shrunk to seconds: small networks and batches, eager, a few hundred steps."""
+    agent = dataclasses.replace(small(run.agent), batch_size=16)
+    shrunk: dict[str, Any] = {
+        "agent": agent,
+        "preset": f"{run.preset}-debug",
+        "env_steps": min(300 * run.action_repeat, run.env_steps),
+        "random_steps": min(100, run.random_steps),
+        "capacity": 10_000,
+        "evaluation_interval": 150 * run.action_repeat,
+        "evaluation_episodes": 1,
+        "log_interval": 100 * run.action_repeat,
+        "checkpoint_interval": 150 * run.action_repeat,
+        "threads": 1,
+        "execution": dataclasses.replace(run.execution, compile=False),
+    }
+    if isinstance(run, Transfer):
+        shrunk |= {"offline_updates": min(200, run.offline_updates), "frozen_steps": min(50, run.frozen_steps)}
+    return dataclasses.replace(run, **shrunk)
 
-    def small(network: networks.Network) -> networks.Network:
-        return (
-            dataclasses.replace(network, hidden=(16,))
-            if isinstance(network, networks.MLP)
-            else dataclasses.replace(network, width=16, blocks=1)
-        )
 
-    agent = dataclasses.replace(run.agent, actor=small(run.agent.actor), critic=small(run.agent.critic), batch_size=16)
-    return dataclasses.replace(
-        run,
-        agent=agent,
-        preset=f"{run.preset}-debug",
-        env_steps=300 * run.action_repeat,
-        random_steps=100,
-        capacity=10_000,
-        evaluation_interval=150 * run.action_repeat,
-        evaluation_episodes=1,
-        log_interval=100 * run.action_repeat,
-        checkpoint_interval=150 * run.action_repeat,
-        threads=1,
-        execution=dataclasses.replace(run.execution, compile=False),
-    )
+def small(value: Any) -> Any:
+    """A configuration with every network in it shrunk."""
+    if isinstance(value, networks.MLP):
+        return dataclasses.replace(value, hidden=(16,))
+    if isinstance(value, networks.SimbaV2):
+        return dataclasses.replace(value, width=16, blocks=1)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{f.name: small(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    return value
 
 
 CLASSES = {
     kind.__name__ if kind is not parts.Uniform else "UniformWeighting": kind
     for kind in (
         Run,
+        Transfer,
         SAC,
         TD3,
+        BC,
+        IQL,
+        AWAC,
+        CQL,
         Execution,
         Adam,
         networks.MLP,
         networks.SimbaV2,
         heads.Scalar,
         heads.Categorical,
-        heads.Gaussian,
+        policies.Gaussian,
+        policies.UnsquashedGaussian,
+        policies.Deterministic,
         normalizers.RawObservations,
         normalizers.RunningNorm,
+        normalizers.DatasetNorm,
         normalizers.UnscaledRewards,
         normalizers.ReturnScale,
+        normalizers.AffineRewards,
+        normalizers.ReturnRange,
         parts.Squared,
         parts.Uniform,
+        parts.DensityRatio,
         parts.Fixed,
+        parts.Family,
+        parts.NoCloning,
+        parts.ActionDistance,
+        parts.Uncalibrated,
+        parts.ReturnBound,
         parts.NoModel,
         parts.NoIntervention,
         samplers.Uniform,
+        TrajectoryWeighted,
+        TopFraction,
+        Together,
+        Mixed,
+        Anew,
         schedules.FixedRatio,
     )
 }

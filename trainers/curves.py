@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from steelyard.agents.errors import SteelyardError
 from steelyard.trainers.statistics import Curve
-from steelyard.trainers.tables import read_columns
+from steelyard.trainers.tables import Table, read_columns
 
 Curves = dict[str, dict[str, dict[int, Curve]]]
 """task -> label (the preset, or a reference's name) -> training seed -> curve."""
@@ -29,10 +30,11 @@ class CurveError(SteelyardError):
     """A folder or table has no curve in it."""
 
 
-def read_runs(folders: Iterable[Path]) -> Curves:
-    """The curves of all runs in or below `folders`, by the layout `<task>/<preset>/seed_<k>/eval.csv`.
+def read_runs(folders: Iterable[Path], metric: str = "eval/return") -> Curves:
+    """The curves of all runs in or below `folders`, by the layout `<task>/<preset>/seed_<k>/eval.csv`; `metric` is the column shown.
 
-    Raises `CurveError` for a folder without runs, one outside that layout, or two runs with the same task, preset and seed.
+    Raises `CurveError` for a folder without runs, one outside that layout, or two runs with the same task, preset and seed;
+    `TableError` for a run that lacks the column.
     """
     curves: Curves = {}
     seen: dict[tuple[str, str, int], Path] = {}
@@ -48,9 +50,11 @@ def read_runs(folders: Iterable[Path]) -> Curves:
                 raise CurveError(
                     f"{file.parent} and {seen[task, preset, seed].parent} are the same task, preset and seed; give one of them."
                 )
-            columns = read_columns(file, ("env_steps", "eval/return"))
-            if columns["env_steps"]:
-                curve = Curve(np.array(columns["env_steps"]), np.array(columns["eval/return"]))
+            axis = Table(file).columns[0]
+            columns = read_columns(file, (axis, metric))
+            if columns[axis]:
+                offline = _offline_updates(file.parent / "config.json") if axis == "steps" else 0
+                curve = Curve(np.array(columns[axis]), np.array(columns[metric]), offline)
                 curves.setdefault(task, {}).setdefault(preset, {})[seed] = curve
     if not curves:
         raise CurveError("the runs have no evaluation yet; wait for the first one.")
@@ -104,6 +108,16 @@ def _place(file: Path) -> tuple[str, str, int]:
     if match is None:
         raise CurveError(f"{file.parent} is not a run folder; runs lie under <task>/<preset>/seed_<k>.")
     return file.parts[-4], file.parts[-3], int(match[1])
+
+
+def _offline_updates(path: Path) -> int:
+    """Updates offline of the run whose configuration lies at `path`; zero if none lies there."""
+    try:
+        return int(json.loads(path.read_text()).get("offline_updates", 0))
+    except FileNotFoundError:
+        return 0
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CurveError(f"{path} is no configuration of a run ({error}); restore it or delete it.") from None
 
 
 def _plain(task: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 REFERENCE_COLOURS = ("#555555", "#999999", "#7C6A50", "#5B7B8C")
 INK, MUTED = "#222222", "#666666"
 OWN_LINE: dict[str, Any] = {"linewidth": 2.0, "solid_capstyle": "round"}
+SWITCH_LINE: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 5}
 REFERENCE_LINE: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (4, 2))}
 
 
-def draw(curves: Curves, path: Path, *, references: Curves | None = None, statistic: Statistic = "mean") -> Path:
-    """Draws `curves` to `path` (.png, .pdf or .svg) and returns it.
+def draw(
+    curves: Curves, path: Path, *, references: Curves | None = None, statistic: Statistic = "mean", metric: str = "return"
+) -> Path:
+    """Draws `curves` to `path` (.png, .pdf or .svg) and returns it; `metric` is what they show, in words.
 
     A line is the mean (or interquartile mean) over seeds, its band the 95 % bootstrap interval over seeds; thin lines are the
-    single seeds. One seed has no band. References are dashed and end where the longest own curve of the task ends.
+    single seeds. One seed has no band. References are dashed and end where the longest own curve of the task ends. Where runs went
+    from an offline phase to an online one a dashed vertical line says when.
     """
     references = references or {}
     tasks = sorted(curves)
@@ -40,21 +45,26 @@ def draw(curves: Curves, path: Path, *, references: Curves | None = None, statis
     colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
     greys = {name: REFERENCE_COLOURS[i % len(REFERENCE_COLOURS)] for i, name in enumerate(names)}
     for position, (ax, task) in enumerate(zip(axes, tasks, strict=False)):
-        end = max(curve.env_steps[-1] for by_seed in curves[task].values() for curve in by_seed.values())
+        own = [curve for by_seed in curves[task].values() for curve in by_seed.values()]
+        end = max(curve.env_steps[-1] for curve in own)
         for name, by_seed in references.get(task, {}).items():
             _draw_reference(ax, aggregate(by_seed, statistic=statistic), greys[name], end)
         for label, by_seed in curves[task].items():
             _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), colours[label])
-        _style(ax, task)
+        _style(ax, task, _axis(own))
+        for switch in _switches(own):
+            ax.axvline(switch / 1000, **SWITCH_LINE)
         if position % columns == 0:
-            ax.set_ylabel("return", color=INK)
+            ax.set_ylabel(metric, color=INK)
     for ax in axes[len(tasks) :]:
         ax.set_visible(False)
     seeds = {label: {len(curves[task][label]) for task in tasks if label in curves[task]} for label in labels}
     handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
     handles += [Line2D([], [], **REFERENCE_LINE, color=greys[name], label=f"{name} (reference)") for name in names]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False, fontsize=9)
-    caption = _caption(statistic, several=any(max(counts) > 1 for counts in seeds.values()), references=bool(names))
+    several = any(max(counts) > 1 for counts in seeds.values())
+    switched = any(_switches(by_seed.values()) for task in tasks for by_seed in curves[task].values())
+    caption = _caption(statistic, metric, several=several, references=bool(names), switched=switched)
     figure.supxlabel(caption, fontsize=7.5, color=MUTED, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part.{path.name}")
@@ -79,9 +89,20 @@ def _draw_reference(ax: Axes, band: Band, colour: str, end: float) -> None:
     ax.plot(x, band.value[shown], **REFERENCE_LINE, color=colour, zorder=2)
 
 
-def _style(ax: Axes, task: str) -> None:
+def _switches(curves: Iterable[Curve]) -> list[int]:
+    """Where curves go from offline updates to environment steps; nothing where there is only one of the two."""
+    return sorted({curve.offline for curve in curves if 0 < curve.offline < curve.env_steps[-1]})
+
+
+def _axis(curves: Sequence[Curve]) -> str:
+    if _switches(curves):
+        return "offline updates, then environment steps (thousands)"
+    return f"{'offline updates' if all(curve.offline for curve in curves) else 'environment steps'} (thousands)"
+
+
+def _style(ax: Axes, task: str, axis: str) -> None:
     ax.set_title(task, loc="left", fontsize=11, fontweight="bold", color=INK)
-    ax.set_xlabel("environment steps (thousands)", color=INK)
+    ax.set_xlabel(axis, color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -99,9 +120,10 @@ def _count(counts: set[int]) -> str:
     return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
 
 
-def _caption(statistic: Statistic, several: bool, references: bool) -> str:
+def _caption(statistic: Statistic, metric: str, *, several: bool, references: bool, switched: bool) -> str:
     name = "mean" if statistic == "mean" else "interquartile mean"
     sentences = [f"Line: {name} over seeds.", "Band: 95 % bootstrap interval over seeds.", "Thin lines: single seeds."]
     if not several:
-        sentences = ["Line: mean return of the evaluation episodes; one seed, hence no interval."]
-    return " ".join([*sentences, *["Dashed: published results."] * references])
+        sentences = [f"Line: mean {metric} of the evaluation episodes; one seed, hence no interval."]
+    sentences += ["Dashed: published results."] * references
+    return " ".join([*sentences, *["Vertical line: the online phase begins."] * switched])

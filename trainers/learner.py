@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.agents.acting import ActingAgent
 from steelyard.agents.errors import DivergenceError
 from steelyard.agents.types import Batch, Metrics
 from steelyard.trainers.capture import Launches
@@ -24,7 +24,7 @@ class Learner:
         folder: Where a batch that made a loss diverge is saved.
     """
 
-    def __init__(self, agent: ActorCriticAgent, sampler: Sampler, folder: Path):
+    def __init__(self, agent: ActingAgent, sampler: Sampler, folder: Path):
         self.agent, self.sampler, self.folder = agent, sampler, folder
         self.together = sampler.device == agent.device
         self.run = agent.compiled(self.apply)

@@ -75,9 +75,12 @@ class Logs:
     that one included.
     """
 
-    def __init__(self, folder: Path, backends: Sequence[Backend] = (TensorBoard(),)):
-        """Opens the tables of `folder`, which is made if need be. Nothing is written before `resume` or the first row."""
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, backends: Sequence[Backend] = (TensorBoard(),), axis: str = "env_steps"):
+        """Opens the tables of `folder`, which is made if need be. Nothing is written before `resume` or the first row.
+
+        `axis` is the name of the first column: "steps" where a run counts updates offline before environment steps.
+        """
+        self.folder, self.axis = Path(folder), axis
         self.folder.mkdir(parents=True, exist_ok=True)
         self.backends = tuple(backends)
         self._train = Table(self.folder / "train.csv")
@@ -140,7 +143,7 @@ class Logs:
 
     def _write(self, table: Table, env_steps: int, updates: int, values: dict[str, float]) -> None:
         writers = self._open(0) if self._writers is None else self._writers
-        table.append({"env_steps": env_steps, "updates": updates, "seconds": round(self.seconds, 3), **values})
+        table.append({self.axis: env_steps, "updates": updates, "seconds": round(self.seconds, 3), **values})
         for writer in writers:
             writer.write(env_steps, values)
 

@@ -3,9 +3,10 @@
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,15 +15,16 @@ from steelyard import envs
 from steelyard.agents.types import Spec
 from steelyard.trainers import checkpoint, config, threads
 from steelyard.trainers.actor_collector import ActorCollector, lead
-from steelyard.trainers.actors import guard_rows
+from steelyard.trainers.actors import Episode, guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collector import Collector, LocalCollector
 from steelyard.trainers.config import ConfigError, Run
-from steelyard.trainers.evaluation import evaluate
+from steelyard.trainers.evaluation import Scores, evaluate
 from steelyard.trainers.interrupts import Interrupts
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.logs import Logs, TensorBoard, WeightsAndBiases
 from steelyard.trainers.progress import Progress
+from steelyard.trainers.samplers import Sampler
 from steelyard.trainers.schedules import Every, Until
 
 BACKENDS = {"tensorboard": TensorBoard(), "wandb": WeightsAndBiases()}
@@ -34,13 +36,12 @@ class Online:
     Args:
         run: The configuration.
         folder: Where results go. If a checkpoint lies there the run continues from it.
-
-    Raises `ConfigError` if the folder holds a run of another configuration.
+        fresh: Delete what lies there, once everything else is built, so that a run that cannot be built deletes nothing.
     """
 
-    def __init__(self, run: Run, folder: Path):
+    def __init__(self, run: Run, folder: Path, fresh: bool = False):
         self.run, self.folder = run, folder
-        self.progress = Progress(run.env_steps, label=f"{run.task} {run.preset} seed {run.seed}")
+        self.progress = Progress(run.total_steps, label=f"{run.task} {run.preset} seed {run.seed}", unit=self.unit)
         self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization="sync"))
         spec, num_envs = self.evaluation_env.spec, run.num_envs * max(run.actors, 1)
         self.agent = run.agent.build(
@@ -51,8 +52,7 @@ class Online:
             device=run.torch_device,
             execution=run.execution,
         )
-        self.buffer = build_buffer(run, spec, num_envs)
-        self.sampler = run.sampler.build(self.buffer, run.agent.batch_size, run.agent.n_step, self.agent.gamma, run.seed + 4)
+        self.buffer, self.sampler = self.build_replay(spec, num_envs)
         self.schedule = run.schedule.build()
         self.learner = Learner(self.agent, self.sampler, folder)
         self.collector: Collector = (
@@ -60,7 +60,9 @@ class Online:
             if run.actors
             else LocalCollector(make_env(run), self.agent, self.buffer, run.random_steps, run.seed)
         )
-        self.logs = Logs(folder, [BACKENDS[name] for name in run.log_to])
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.logs = Logs(folder, [BACKENDS[name] for name in run.log_to], axis=self.axis)
         self.env_steps, self.best = 0, -float("inf")
         self.clocks = {
             "log": Every(run.log_interval),
@@ -69,37 +71,66 @@ class Online:
         }
         found = checkpoint.latest(folder / "checkpoints")
         if found:
-            _, state = checkpoint.load(found, self.buffer)
+            _, state = checkpoint.load(found)
             with checkpoint.fitting(found):
                 self.load_state_dict(state)
+            if self.saved_replay() is not None:
+                checkpoint.load_replay(found, self.buffer)
+            # Last, because worlds that could not be saved begin new episodes in replay.
+            with checkpoint.fitting(found):
+                self.collector.load_state_dict(state["collector"])
         else:
             threads.use(threads.choose(run, spec))
-        self.logs.resume(self.env_steps)
+        self.logs.resume(self.steps)
+
+    axis: ClassVar[str] = "env_steps"
+    """First column of the tables: what `steps` counts."""
+    unit: ClassVar[str] = "env steps"
+    """The same in words."""
+
+    @property
+    def steps(self) -> int:
+        """How far the run has come."""
+        return self.env_steps
+
+    def build_replay(self, spec: Spec, num_envs: int) -> tuple[ReplayBuffer, Sampler]:
+        """Replay that is collected into, and what draws batches from it."""
+        run, buffer = self.run, build_buffer(self.run, spec, num_envs)
+        return buffer, run.sampler.build(buffer, run.agent.batch_size, run.agent.n_step, self.agent.gamma, run.seed + 4)
+
+    def saved_replay(self) -> ReplayBuffer | None:
+        """Replay that belongs into a checkpoint; None where it can be made anew."""
+        return self.buffer
 
     def train(self) -> None:
         """Run to the end, or until a signal; either way the last thing is a checkpoint."""
-        unfinished = Until(self.run.env_steps)
+        unfinished = Until(self.run.total_steps)
         with self.progress, Interrupts() as interrupts:
-            self.progress.print(self.buffer.describe())
-            if self.env_steps == 0:
+            for line in self.introduction():
+                self.progress.print(line)
+            if self.steps == 0:
                 self.evaluate()
-            while unfinished(self.env_steps) and not (interrupts.received and self.collector.rest()):
+            while unfinished(self.steps) and not (interrupts.received and self.collector.rest()):
                 self.step()
-                self.progress.update(self.env_steps, self.agent.update_count)
-                if self.clocks["log"](self.env_steps):
+                self.progress.update(self.steps, self.agent.update_count)
+                if self.clocks["log"](self.steps):
                     self.log()
-                if self.clocks["evaluation"](self.env_steps):
+                if self.clocks["evaluation"](self.steps):
                     self.evaluate()
-                if self.clocks["checkpoint"](self.env_steps):
+                if self.clocks["checkpoint"](self.steps):
                     self.save()
             self.save()
             if interrupts.received:
                 self.progress.print(
-                    f"{signal.Signals(interrupts.received).name}: saved at {self.env_steps:,} steps; the same command continues."
+                    f"{signal.Signals(interrupts.received).name}: saved at {self.steps:,} steps; the same command continues."
                 )
         self.close()
         if interrupts.received:
             raise KeyboardInterrupt
+
+    def introduction(self) -> list[str]:
+        """Lines to print at the start."""
+        return [self.buffer.describe()]
 
     def step(self) -> None:
         """Collect once and learn as often as that makes due."""
@@ -109,35 +140,44 @@ class Online:
         self.collector.publish()
 
     def updates_due(self, transitions: int) -> int:
-        """Updates for transitions collected after the random ones."""
+        """Updates for transitions collected after those that the first update waits for."""
         collected = self.env_steps // self.run.action_repeat
-        return self.schedule.updates(max(min(transitions, collected - self.run.random_steps), 0))
+        return self.schedule.updates(max(min(transitions, collected - self.run.waiting_steps), 0))
 
     def log(self) -> None:
         """One row of train.csv."""
         episodes = self.collector.episodes()
+        self.note(episodes)
         metrics: dict[str, Any] = {f"train/{name}": value for name, value in self.learner.metrics.items()}
+        metrics |= self.sampler.diagnostics()
         if episodes:
             metrics["train/return"] = float(np.mean([episode.score for episode in episodes]))
             metrics["train/length"] = float(np.mean([episode.length for episode in episodes]))
             self.progress.last_return = metrics["train/return"]
         if self.learner.metrics:
             self.learner.check()
-        self.logs.train(self.env_steps, self.agent.update_count, metrics)
+        self.logs.train(self.steps, self.agent.update_count, metrics)
+
+    def note(self, episodes: list[Episode]) -> None:
+        """Look at episodes that finished since the last row of train.csv."""
 
     def evaluate(self) -> None:
         """Score the deterministic policy in worlds of its own."""
         scores = evaluate(self.agent, self.evaluation_env, self.run.evaluation_episodes, self.run.seed)
-        self.logs.evaluation(self.env_steps, self.agent.update_count, scores.metrics())
+        self.logs.evaluation(self.steps, self.agent.update_count, scores.metrics() | self.score(scores))
         spread = f" ± {scores.std:,.1f} over {len(scores.returns)} episodes" if len(scores.returns) > 1 else ""
-        self.progress.print(f"{self.env_steps:>9,} steps  return {scores.mean:,.1f}{spread}")
+        self.progress.print(f"{self.steps:>9,} steps  return {scores.mean:,.1f}{spread}")
         if scores.mean > self.best:
             self.best = scores.mean
-            checkpoint.save_best(self.folder / "checkpoints", self.env_steps, self.state_dict())
+            checkpoint.save_best(self.folder / "checkpoints", self.steps, self.state_dict())
+
+    def score(self, scores: Scores) -> dict[str, float]:
+        """Further columns of eval.csv."""
+        return {}
 
     def save(self) -> None:
         """Write a checkpoint."""
-        checkpoint.save(self.folder / "checkpoints", self.env_steps, self.state_dict(), self.buffer)
+        checkpoint.save(self.folder / "checkpoints", self.steps, self.state_dict(), self.saved_replay())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes, apart from replay."""
@@ -154,10 +194,12 @@ class Online:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint's state, with as many threads as before: their number decides the order of sums."""
+        """Continue from a checkpoint's state, apart from replay and what collects into it.
+
+        There are as many threads as before: their number decides the order of sums.
+        """
         threads.use(state["threads"])
         self.agent.load_state_dict(state["agent"])
-        self.collector.load_state_dict(state["collector"])
         self.sampler.load_state_dict(state["sampler"])
         self.schedule.load_state_dict(state["schedule"])
         for name, clock in self.clocks.items():
@@ -200,26 +242,29 @@ def make_env(run: Run) -> envs.VectorEnv:
     return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization)
 
 
-def train(run: Run, root: Path = Path("runs"), fresh: bool = False) -> Path:
+def train(
+    run: Run, root: Path = Path("runs"), fresh: bool = False, make_loop: Callable[[Any, Path, bool], Online] = Online
+) -> Path:
     """Train, or continue a run that was interrupted, and return its folder.
 
     Args:
         run: The configuration.
         root: Folder below which `task/preset/seed_n` is made.
-        fresh: Delete what an earlier run left there.
+        fresh: Delete what an earlier run left there, once it is sure that this one can begin.
+        make_loop: What trains: `Online`, or `Pipeline` for a run that begins with data.
+
+    Raises `ConfigError` if the folder holds a run of another configuration.
     """
     folder = run.folder(root)
     written = folder / "config.json"
-    if fresh and written.exists():
-        shutil.rmtree(folder)
-    if written.exists():
+    if written.exists() and not fresh:
         difference = config.first_difference(config.load(written), run)
         if difference:
             raise ConfigError(
                 f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --preset."
             )
     require_compiler(run)
-    online = Online(run, folder)
+    loop = make_loop(run, folder, fresh and written.exists())
     config.save(run, written)
-    online.train()
+    loop.train()
     return folder

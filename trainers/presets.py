@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from steelyard.agents.networks import MLP, SimbaV2
-from steelyard.agents.networks.heads import Categorical, Gaussian
+from steelyard.agents.networks.heads import Categorical
 from steelyard.agents.networks.normalizers import ReturnScale, RunningNorm
+from steelyard.agents.networks.policies import Gaussian
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3

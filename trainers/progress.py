@@ -23,9 +23,17 @@ class Progress:
     `update` may be called after every step: it looks at the clock and returns, unless it is time to draw.
     """
 
-    def __init__(self, total_env_steps: int, *, label: str = "", console: Console | None = None, plain_seconds: float = 60.0):
-        """`total_env_steps` is the length of the run; `plain_seconds` the time between two plain lines without a terminal."""
-        self.total = max(total_env_steps, 1)
+    def __init__(
+        self,
+        total_env_steps: int,
+        *,
+        label: str = "",
+        unit: str = "env steps",
+        console: Console | None = None,
+        plain_seconds: float = 60.0,
+    ):
+        """`total_env_steps` is the length of the run in `unit`; `plain_seconds` the time between two plain lines without a terminal."""
+        self.total, self.unit = max(total_env_steps, 1), unit
         self.label = label
         self.console = console or Console()
         self.every = TERMINAL_SECONDS if self.console.is_terminal else plain_seconds
@@ -80,8 +88,8 @@ class Progress:
         step_rate, update_rate = self.rates()
         left = _duration((self.total - env_steps) / step_rate) if step_rate > 0 else "-"
         parts = [
-            f"{env_steps:,}/{self.total:,} env steps ({env_steps / self.total:.0%})",
-            f"{step_rate:,.0f} env steps/s",
+            f"{env_steps:,}/{self.total:,} {self.unit} ({env_steps / self.total:.0%})",
+            f"{step_rate:,.0f} {self.unit}/s",
             f"{update_rate:,.0f} updates/s",
             f"return {'-' if self.last_return is None else f'{self.last_return:,.1f}'}",
             f"{left} left",

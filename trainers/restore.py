@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from steelyard.agents.actor_critic import ActorCriticAgent
+from steelyard.agents.acting import ActingAgent
 from steelyard.agents.types import Spec
 from steelyard.trainers import checkpoint
 from steelyard.trainers.checkpoint import CheckpointError
@@ -13,7 +13,7 @@ from steelyard.trainers.config import Run
 Which = Literal["last", "best"]
 
 
-def restore(folder: Path, run: Run, spec: Spec, which: Which = "last") -> tuple[ActorCriticAgent, int]:
+def restore(folder: Path, run: Run, spec: Spec, which: Which = "last") -> tuple[ActingAgent, int]:
     """The run's agent as a checkpoint left it, on the CPU and uncompiled, and the environment steps it had seen.
 
     Raises `CheckpointError` if there is no such checkpoint, or if it is damaged or another run's. Replay is not read.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from steelyard.agents.types import Batch
-from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 
 CANDIDATES = 4
 """Draws per row of a batch, of which the first valid one counts: with one row in ten invalid, one batch row in 10^4 has weight
@@ -23,9 +23,11 @@ class Sampler(Protocol):
 
     device: torch.device
     """Where batches come to lie."""
+    batch_size: int
+    """Rows of a batch unless named."""
 
     def noise(self, batch_size: int | None = None) -> Tensor:
-        """Random numbers for one batch (of the size given to `build` unless named); nothing else advances the random stream."""
+        """Random numbers [CANDIDATES, batch] float64 in [0, 1) for one batch; nothing else advances the random stream."""
         ...
 
     def select(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +40,10 @@ class Sampler(Protocol):
 
     def sample(self, batch_size: int | None = None) -> Batch:
         """A fresh batch: `gather(noise(batch_size))`."""
+        ...
+
+    def diagnostics(self) -> dict[str, float]:
+        """What a log should say of the rows that are drawn; nothing if there is nothing to say."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,7 +89,7 @@ class UniformSampler:
 
     def noise(self, batch_size: int | None = None) -> Tensor:
         """Random numbers [CANDIDATES, batch] float64 in [0, 1): single precision could not name every row of a large ring."""
-        shape = (CANDIDATES, batch_size or self.batch_size)
+        shape = (CANDIDATES, self.batch_size if batch_size is None else batch_size)
         return torch.rand(shape, generator=self.generator, dtype=torch.float64, device=self.buffer.device)
 
     def select(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,6 +118,10 @@ class UniformSampler:
         """A fresh batch of the size given to `build` unless named."""
         return self.gather(self.noise(batch_size))
 
+    def diagnostics(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """The random stream as a tensor."""
         return {"generator": self.generator.get_state()}
@@ -119,3 +129,84 @@ class UniformSampler:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the random stream."""
         self.generator.set_state(state["generator"])
+
+
+class MixedSampler:
+    """Batches of which a fixed share comes from one sampler and the rest from another, such as data and new transitions.
+
+    The rows are interleaved evenly: every piece of a batch that is cut for several updates has the mix as nearly as whole rows allow.
+    Both samplers must draw from replay on the same device with the same columns. `index` of a batch row is an address in the replay
+    that the row comes from.
+
+    Args:
+        first: Draws round(share batch) rows of each batch.
+        second: Draws the others.
+        share: Between 0 and 1.
+
+    Raises `ReplayError` if the share is out of range or the two devices differ.
+    """
+
+    def __init__(self, first: Sampler, second: Sampler, share: float):
+        if not 0 <= share <= 1:
+            raise ReplayError(f"share is {share}; give the share of each batch that the first sampler draws, between 0 and 1.")
+        if first.device != second.device:
+            raise ReplayError(f"batches cannot be mixed from {first.device} and {second.device}; place replay on one device.")
+        self.first, self.second, self.share = first, second, share
+        self.device, self.batch_size = first.device, first.batch_size
+
+    def noise(self, batch_size: int | None = None) -> Tensor:
+        """Random numbers [CANDIDATES, batch] float64: those of the first sampler's rows, then those of the second's."""
+        size = self.batch_size if batch_size is None else batch_size
+        own = self.rows_of_first(size)
+        return torch.cat((self.first.noise(own), self.second.noise(size - own)), dim=1)
+
+    def select(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Addresses [batch] int64, each in the replay of its row's sampler, and weights [batch]."""
+        (index, weight), (other_index, other_weight) = (
+            sampler.select(part) for sampler, part in zip((self.first, self.second), self.split(noise), strict=True)
+        )
+        order = self.order(noise)
+        return torch.cat((index, other_index))[order], torch.cat((weight, other_weight))[order]
+
+    def gather(self, noise: Tensor) -> Batch:
+        """The batch that the noise picks, interleaved."""
+        part, other = self.split(noise)
+        order = self.order(noise)
+        pairs = zip(self.first.gather(part), self.second.gather(other), strict=True)
+        return Batch(*(None if a is None or b is None else torch.cat((a, b))[order] for a, b in pairs))  # pyright: ignore[reportArgumentType]
+
+    def sample(self, batch_size: int | None = None) -> Batch:
+        """A fresh batch of the size given to `build` unless named."""
+        return self.gather(self.noise(batch_size))
+
+    def rows_of_first(self, batch_size: int) -> int:
+        """How many rows of a batch the first sampler draws."""
+        return round(self.share * batch_size)
+
+    def split(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise of each sampler."""
+        own = self.rows_of_first(noise.shape[1])
+        return noise[:, :own], noise[:, own:]
+
+    def order(self, noise: Tensor) -> Tensor:
+        """Permutation [batch] int64: which row of the two samplers' joined rows comes to lie where."""
+        size = noise.shape[1]
+        own = self.rows_of_first(size)
+        row = torch.arange(size, device=noise.device)
+        # Among the first k rows of the batch, floor(k own / size) are the first sampler's.
+        before, after = row * own // size, (row + 1) * own // size
+        return torch.where(after > before, before, own + row - before)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Those of both, as `offline/...` (the first) and `online/...` (the second): it is data and new transitions that are mixed."""
+        both = {"offline": self.first, "online": self.second}
+        return {f"{name}/{key}": value for name, sampler in both.items() for key, value in sampler.diagnostics().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both samplers' states."""
+        return {"first": self.first.state_dict(), "second": self.second.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue both."""
+        self.first.load_state_dict(state["first"])
+        self.second.load_state_dict(state["second"])

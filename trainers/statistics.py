@@ -61,6 +61,8 @@ class Curve:
     """[points] raw environment steps, increasing."""
     values: NDArray[np.float64]
     """[points] score at each of them, the mean over evaluation episodes."""
+    offline: int = 0
+    """Updates offline that come before the environment steps on the axis."""
 
     def __post_init__(self) -> None:
         if self.env_steps.ndim != 1 or self.env_steps.shape != self.values.shape or not len(self.env_steps):

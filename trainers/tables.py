@@ -13,8 +13,12 @@ class TableError(SteelyardError):
     """A CSV file is not a table of the suite's: no header, no `env_steps`, or a damaged row."""
 
 
+AXES = ("env_steps", "steps")
+"""Names of the first column: environment steps, or updates offline plus environment steps in a run that begins with data."""
+
+
 class Table:
-    """Rows of numbers under the column `env_steps`, each on disk as soon as it is appended."""
+    """Rows of numbers whose first column says where in the run they were measured, each on disk as soon as it is appended."""
 
     def __init__(self, path: Path):
         """Opens `path`, or starts it.
@@ -50,8 +54,7 @@ class Table:
         if env_steps == 0:
             self.columns, self.rows = [], []
         else:
-            position = self.columns.index("env_steps")
-            self.rows = [row for row in self.rows if int(row[position]) <= env_steps]
+            self.rows = [row for row in self.rows if int(row[0]) <= env_steps]
         self._rewrite()
 
     def last(self, column: str) -> float | None:
@@ -110,11 +113,11 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
     lines = list(csv.reader(whole.splitlines()))
-    if not lines or "env_steps" not in lines[0]:
+    if not lines or lines[0][0] not in AXES:
         raise TableError(f"{path} has no header with `env_steps`; move the file away or start the run in another folder.")
     header, rows = lines[0], lines[1:]
     for number, row in enumerate(rows, start=2):
-        if len(row) != len(header) or not all(_is_number(cell) for cell in row) or not row[header.index("env_steps")].isdigit():
+        if len(row) != len(header) or not all(_is_number(cell) for cell in row) or not row[0].isdigit():
             raise TableError(f"{path}, line {number} is damaged ({','.join(row)!r}); delete that line and try again.")
     return header, rows
 

@@ -20,6 +20,20 @@ def test_two_seeds_become_a_picture_and_a_line(call: Call, tmp_path: Path) -> No
     assert imageio.imread(tmp_path / "curve.png").shape[2] in (3, 4)
 
 
+def test_normalised_scores_of_a_run_that_begins_with_data(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "Hopper-v4" / "iql-locomotion" / "seed_0"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"class": "Transfer", "offline_updates": 1000, "env_steps": 1000}')
+    header = "steps,updates,seconds,eval/return,env_steps,eval/normalized"
+    (folder / "eval.csv").write_text(f"{header}\n0,0,0.0,10.0,0,1.0\n2000,5,9.0,600.0,1000,19.5\n")
+    arguments = ("plot", tmp_path, "--out", tmp_path / "curve.png")
+    assert "Hopper-v4  iql-locomotion  600.0 at 2,000 steps, seeds: 1" in call(*arguments)[1]
+    assert "Hopper-v4  iql-locomotion  19.5 at 2,000 steps, seeds: 1" in call(*arguments, "--metric", "eval/normalized")[1]
+    status, _, err = call(*arguments, "--metric", "eval/normalised")
+    assert status == 1
+    assert "has no column `eval/normalised`; it has steps, updates, seconds, eval/return, env_steps, eval/normalized." in err
+
+
 def test_a_mistake_is_one_sentence(call: Call, tmp_path: Path) -> None:
     status, _, err = call("plot", tmp_path)
     assert status == 1

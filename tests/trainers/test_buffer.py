@@ -166,10 +166,11 @@ def test_next_action():
     buffer = ReplayBuffer(SPEC, 20, 1)
     drive(buffer, [World(0, same_step=True)], [[""], [""], [""]])
     assert buffer.gather(torch.tensor([0]), 1).next_action is None
-    next_action = buffer.gather(torch.tensor([0, 0, 2]), 1, next_action=True).next_action
+    buffer.columns = frozenset({"next_action"})
+    next_action = buffer.gather(torch.tensor([0, 0, 2]), 1).next_action
     assert next_action is not None
     assert next_action.tolist() == [[1, 0], [1, 0], [0, 0]]
-    two = buffer.gather(torch.tensor([0]), 2, next_action=True).next_action
+    two = buffer.gather(torch.tensor([0]), 2).next_action
     assert two is not None
     assert two.tolist() == [[2, 0]]
 

@@ -8,14 +8,20 @@ from typing import Any
 
 import pytest
 
+from steelyard.agents.cql import CQL
+from steelyard.agents.iql import IQL
 from steelyard.agents.networks import MLP, SimbaV2
 from steelyard.agents.networks.heads import Categorical
+from steelyard.agents.networks.normalizers import DatasetNorm, ReturnRange
 from steelyard.agents.optimizer import Adam
+from steelyard.agents.parts import Family, ReturnBound
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import config
-from steelyard.trainers.config import CLASSES, ConfigError, Run, first_difference, from_plain, to_plain
+from steelyard.trainers.config import CLASSES, ConfigError, Run, Transfer, debug, first_difference, from_plain, to_plain
+from steelyard.trainers.replays import Anew, Mixed
 from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.trajectory_samplers import TrajectoryWeighted
 
 RUN = Run("Pendulum-v1", SAC(), "sac")
 
@@ -66,6 +72,22 @@ def test_updates_of_a_whole_run() -> None:
     assert dataclasses.replace(run, random_steps=9_999).total_updates == 1
 
 
+def test_a_run_that_begins_with_data_counts_updates_before_steps() -> None:
+    assert (FROM_DATA.total_steps, FROM_DATA.total_updates, FROM_DATA.waiting_steps) == (6_000, 5_000, 50)
+    online = dataclasses.replace(FROM_DATA, offline_updates=0, schedule=FixedRatio(2.0))
+    assert (online.total_steps, online.total_updates) == (1_000, 2 * (1_000 - 50))
+    assert (RUN.total_steps, RUN.waiting_steps) == (RUN.env_steps, RUN.random_steps)
+
+
+def test_debug_shrinks_both_phases() -> None:
+    run = debug(dataclasses.replace(FROM_DATA, env_steps=10**6, offline_updates=10**6, frozen_steps=5_000))
+    assert (run.offline_updates, run.env_steps, run.frozen_steps, run.replay) == (200, 300, 50, Mixed(0.25))
+    assert run.waiting_steps < run.env_steps
+    assert run.agent.balance.network.width == 16  # pyright: ignore[reportAttributeAccessIssue]
+    offline = debug(dataclasses.replace(FROM_DATA, env_steps=0))
+    assert (offline.offline_updates, offline.env_steps) == (200, 0)
+
+
 def test_missing_gpu_is_said_and_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert dataclasses.replace(RUN, device="auto").torch_device.type == "cpu"
@@ -94,9 +116,22 @@ ODD = Run(
     log_to=(),
 )
 """Nothing here has its default value's type: nested classes, None, empty and long tuples."""
+FROM_DATA = Transfer(
+    "Hopper-v4",
+    IQL(observations=DatasetNorm(), rewards=ReturnRange(), balance=Family(0.5, 2.0, network=SimbaV2(8, 1))),
+    "from-data",
+    env_steps=1_000,
+    random_steps=20,
+    sampler=TrajectoryWeighted(temperature=0.2),
+    dataset="minari:mujoco/hopper/medium-v0",
+    offline_updates=5_000,
+    replay=Mixed(0.25),
+    frozen_steps=30,
+)
+CALIBRATED = Transfer("Hopper-v4", CQL(calibration=ReturnBound()), "x", dataset="a.hdf5", replay=Anew(), reward_of_failure=-5.0)
 
 
-@pytest.mark.parametrize("run", [RUN, ODD], ids=["defaults", "odd"])
+@pytest.mark.parametrize("run", [RUN, ODD, FROM_DATA, CALIBRATED], ids=["defaults", "odd", "from data", "infinite numbers"])
 def test_round_trip_through_json_and_a_file(run: Run, tmp_path: Path) -> None:
     assert from_plain(json.loads(json.dumps(to_plain(run)))) == run
     config.save(run, tmp_path / "deep" / "config.json")
@@ -108,7 +143,7 @@ def test_the_file_can_be_read_by_people_and_by_other_programs(tmp_path: Path) ->
     plain = json.loads((tmp_path / "config.json").read_text())
     assert plain["class"] == "Run"
     assert plain["agent"]["class"] == "TD3"
-    assert plain["agent"]["actor"] == {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True}
+    assert plain["agent"]["actor"] == {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True, "norm_after": False}
     assert plain["agent"]["weighting"] == {"class": "UniformWeighting"}
     assert plain["sampler"] == {"class": "Uniform"}
 
@@ -124,7 +159,8 @@ def dataclasses_in(hint: Any) -> set[type]:
 
 def test_everything_that_a_slot_offers_can_be_saved() -> None:
     """Whoever adds a value to a slot and forgets `CLASSES` learns it here."""
-    assert dataclasses_in(Run) <= set(CLASSES.values())
+    assert dataclasses_in(Run) | dataclasses_in(Transfer) <= set(CLASSES.values())
+    assert {TrajectoryWeighted, Mixed, Anew, Family, ReturnBound, IQL, CQL} <= dataclasses_in(Transfer)
     assert {SAC, TD3, MLP, SimbaV2, Categorical, Adam} <= dataclasses_in(Run)
 
 

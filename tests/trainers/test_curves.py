@@ -4,10 +4,14 @@ import gzip
 from pathlib import Path
 
 import imageio.v3 as imageio
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from steelyard.trainers.curves import CurveError, read_reference, read_runs
+from steelyard.trainers.curves import CurveError, Curves, read_reference, read_runs
 from steelyard.trainers.figures import draw
+from steelyard.trainers.tables import TableError
 
 
 def write(root: Path, task: str, preset: str, seed: int, values: list[float]) -> Path:
@@ -33,6 +37,80 @@ def test_runs_are_grouped_by_task_preset_and_seed(tmp_path: Path) -> None:
     assert curves["walker-run"]["sac"][3].values.tolist() == [3, 4]
     assert curves["walker-run"]["sac"][3].env_steps.tolist() == [0, 1000]
     assert list(read_runs([folder, folder])) == ["hopper-hop"]
+
+
+def write_offline(root: Path, preset: str, seed: int, offline: int, online: int) -> Path:
+    """A run that begins with data, scored every 1,000 steps."""
+    folder = root / "Hopper-v4" / preset / f"seed_{seed}"
+    folder.mkdir(parents=True)
+    lines = ["steps,updates,seconds,eval/return,env_steps,eval/normalized"]
+    for k in range(0, offline + online + 1, 1000):
+        score = 40 * min(k / offline, 1) + 50 * max(k - offline, 0) / max(online, 1) + seed
+        lines.append(f"{k},{k},{k / 100},{3254 * score / 100 - 20},{max(k - offline, 0)},{score}")
+    (folder / "eval.csv").write_text("\n".join([*lines, ""]))
+    (folder / "config.json").write_text(f'{{"class": "Transfer", "offline_updates": {offline}, "env_steps": {online}}}')
+    return folder
+
+
+def test_runs_that_begin_with_data_are_read(tmp_path: Path) -> None:
+    folder = write_offline(tmp_path, "iql-locomotion", 0, 4000, 2000)
+    write_offline(tmp_path, "bc-locomotion", 0, 3000, 0)
+    curves = read_runs([tmp_path])["Hopper-v4"]
+    curve = curves["iql-locomotion"][0]
+    assert curve.env_steps.tolist() == [0, 1000, 2000, 3000, 4000, 5000, 6000]
+    assert (curve.offline, curves["bc-locomotion"][0].offline) == (4000, 3000)
+    assert curve.values[0] == -20
+    normalized = read_runs([tmp_path], "eval/normalized")["Hopper-v4"]["iql-locomotion"][0]
+    assert normalized.values.tolist() == [0, 10, 20, 30, 40, 65, 90]
+    with pytest.raises(TableError, match="has no column `eval/success`; it has steps, updates"):
+        read_runs([tmp_path], "eval/success")
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(CurveError, match=r"config\.json is no configuration of a run"):
+        read_runs([tmp_path])
+    (folder / "config.json").unlink()
+    assert read_runs([folder])["Hopper-v4"]["iql-locomotion"][0].offline == 0
+
+
+def drawn(curves: Curves, path: Path, monkeypatch: pytest.MonkeyPatch, **options: str) -> Figure:
+    """The figure that was saved."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (figures.append(self), save(self, *args, **more))[1])
+    draw(curves, path, metric=options.get("metric", "return"))
+    (figure,) = figures
+    return figure
+
+
+def verticals(ax: Axes) -> list[float]:
+    """Where dashed lines go from the bottom to the top."""
+    dashed = [
+        line for line in ax.lines if np.asarray(line.get_ydata()).tolist() == [0, 1] and line.get_linestyle() not in ("-", "None")
+    ]
+    return [float(line.get_xdata()[0]) for line in dashed]  # pyright: ignore[reportIndexIssue, reportArgumentType]
+
+
+def test_the_switch_to_the_online_phase_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        write_offline(tmp_path, "iql-locomotion", seed, 40_000, 20_000)
+        write_offline(tmp_path, "cal-ql-locomotion", seed, 40_000, 20_000)
+    figure = drawn(read_runs([tmp_path], "eval/normalized"), tmp_path / "a.png", monkeypatch, metric="normalised score")
+    (ax,) = [ax for ax in figure.axes if ax.get_visible()]
+    assert verticals(ax) == [40.0]
+    assert ax.get_xlabel() == "offline updates, then environment steps (thousands)"
+    assert ax.get_ylabel() == "normalised score"
+    assert "Vertical line: the online phase begins." in figure.get_supxlabel()
+
+
+def test_without_a_switch_there_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_offline(tmp_path, "bc-locomotion", 0, 4000, 0)
+    write(tmp_path, "walker-run", "sac", 0, [0, 100])
+    figure = drawn(read_runs([tmp_path]), tmp_path / "a.png", monkeypatch)
+    offline, online = (ax for ax in figure.axes if ax.get_visible())
+    assert verticals(offline) == verticals(online) == []
+    assert offline.get_xlabel() == "offline updates (thousands)"
+    assert online.get_xlabel() == "environment steps (thousands)"
+    assert offline.get_ylabel() == "return"
+    assert "Vertical" not in figure.get_supxlabel()
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from steelyard.agents.networks import SimbaV2
-from steelyard.agents.networks.heads import Categorical, Gaussian
+from steelyard.agents.networks.heads import Categorical
 from steelyard.agents.networks.normalizers import ReturnScale, RunningNorm
+from steelyard.agents.networks.policies import Gaussian
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec, Step
@@ -21,6 +23,11 @@ from steelyard.trainers.presets import DEMO, DMC, MUJOCO
 TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "demo": {"demo": DEMO}}
 ALL = {f"{table}/{name}": run for table, runs in TABLES.items() for name, run in runs.items()}
 SPEC = Spec(obs_size=5, action_size=2, horizon=200)
+
+
+def of(run: Run) -> Any:
+    """Its agent, whichever it is."""
+    return run.agent
 
 
 @pytest.mark.parametrize("run", ALL.values(), ids=ALL)
@@ -71,11 +78,11 @@ def test_debug_shrinks_and_keeps_the_recipe(run: Run) -> None:
     assert small.checkpoint_interval < small.env_steps
     assert not small.execution.compile
     assert small.agent.batch_size < run.agent.batch_size
-    for network, original in ((small.agent.actor, run.agent.actor), (small.agent.critic, run.agent.critic)):
+    for network, original in ((small.agent.actor, run.agent.actor), (of(small).critic, of(run).critic)):
         assert type(network) is type(original)
         assert (network.width if isinstance(network, SimbaV2) else sum(network.hidden)) <= 16
     assert type(small.agent) is type(run.agent)
-    assert (small.agent.head, small.agent.rewards, small.agent.critics) == (run.agent.head, run.agent.rewards, run.agent.critics)
+    assert (of(small).head, of(small).rewards, of(small).critics) == (of(run).head, of(run).rewards, of(run).critics)
     assert (small.task, small.schedule, small.action_repeat) == (run.task, run.schedule, run.action_repeat)
 
 
@@ -97,9 +104,9 @@ def test_simba_v2_has_its_published_settings() -> None:
 
 def test_critics_repeats_and_updates_follow_the_benchmark() -> None:
     """MuJoCo: twins and one update per step. dm-control: a single SimbaV2 critic, two updates per decision of two steps."""
-    assert all(run.agent.critics == 2 and run.action_repeat == 1 and run.schedule.ratio == 1 for run in MUJOCO.values())
+    assert all(of(run).critics == 2 and run.action_repeat == 1 and run.schedule.ratio == 1 for run in MUJOCO.values())
     assert all(run.action_repeat == 2 and run.schedule.ratio == 2 for run in DMC.values())
-    assert {name: run.agent.critics for name, run in DMC.items()} == {
+    assert {name: of(run).critics for name, run in DMC.items()} == {
         "sac": 2,
         "sac-layer-norm": 2,
         "td3": 2,
@@ -110,7 +117,7 @@ def test_critics_repeats_and_updates_follow_the_benchmark() -> None:
 
 @pytest.mark.parametrize(("table", "horizon", "gamma"), [("mujoco", 1000, 0.995), ("dmc", 500, 0.99)])
 def test_simba_v2_takes_its_discount_from_the_horizon(table: str, horizon: int, gamma: float) -> None:
-    assert TABLES[table]["simba-v2"].agent.gamma(Spec(1, 1, horizon)) == pytest.approx(gamma)
+    assert of(TABLES[table]["simba-v2"]).gamma(Spec(1, 1, horizon)) == pytest.approx(gamma)
 
 
 @pytest.mark.parametrize("table", ["mujoco", "dmc"])

@@ -1,0 +1,298 @@
+"""Recipes for D4RL: one per algorithm and domain, with the preprocessing that belongs to it.
+
+Sources: the released codes of IQL, FamO2O, Cal-QL, RLPD and WSRL, and CORL for TD3+BC, ReBRAC, AWAC, CQL and BC.
+
+Not as published: IQL on Adroit and the kitchen has no dropout (0.1 in its code). Cal-QL updates after every step (its code: after every episode,
+as often as that had steps). WSRL updates policy and temperature beside every critic update (its code: once per four, on their joined batches), and
+its temperature with the critics' learning rate. ReBRAC's biases begin at zero (its code: 0.1).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from steelyard.agents.awac import AWAC
+from steelyard.agents.bc import BC
+from steelyard.agents.cql import CQL
+from steelyard.agents.iql import IQL
+from steelyard.agents.networks import MLP
+from steelyard.agents.networks.normalizers import AffineRewards, DatasetNorm, RawObservations, ReturnRange, UnscaledRewards
+from steelyard.agents.networks.policies import Gaussian
+from steelyard.agents.optimizer import Adam
+from steelyard.agents.parts import ActionDistance, Family, Fixed, ReturnBound
+from steelyard.agents.sac import SAC
+from steelyard.agents.td3 import TD3
+from steelyard.envs import d4rl_table
+from steelyard.trainers.config import ConfigError, Transfer
+from steelyard.trainers.replays import Anew, Mixed
+from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.trajectory_samplers import TopFraction
+
+MINUS_ONE = AffineRewards(shift=-1.0)
+"""AntMaze: -1 per step and 0 at the goal (IQL, FamO2O, AWAC, TD3+BC, RLPD)."""
+TEN_MINUS_FIVE = AffineRewards(scale=10.0, shift=-5.0)
+"""AntMaze: -5 and 5 (CQL, Cal-QL, WSRL)."""
+TIMES_HUNDRED = AffineRewards(scale=100.0)
+"""AntMaze: 0 and 100 (ReBRAC)."""
+COSINE = Adam(3e-4, final_learning_rate=0.0, decay="cosine")
+"""IQL's policy: the learning rate falls to zero over the offline phase; online it is constant."""
+THREE, FOUR, FIVE = (MLP((256,) * layers) for layers in (3, 4, 5))
+NORMED = MLP((256, 256), layer_norm=True)
+
+DOMAINS = {
+    "locomotion": "hopper-medium-v2",
+    "antmaze": "antmaze-umaze-v2",
+    "adroit": "pen-human-v1",
+    "kitchen": "kitchen-partial-v0",
+    "maze2d": "maze2d-umaze-v1",
+}
+"""Domains and the data set that a recipe names until another is given."""
+
+AGENTS: Mapping[str, BC | TD3 | AWAC | IQL | CQL | SAC] = {
+    "bc": BC(observations=DatasetNorm()),
+    "td3-bc": TD3(observations=DatasetNorm(), balance=Fixed(2.5), cloning=ActionDistance()),
+    "rebrac": TD3(
+        actor=MLP((256, 256, 256)),
+        critic=MLP((256, 256, 256), layer_norm=True, norm_after=True),
+        policy_value="lowest",
+        cloning=ActionDistance(actor=None, critic=None, per_component=False, online_decay=1_000_000),
+        exploration_noise=0.0,
+        batch_size=1024,
+        optimizer=Adam(1e-3),
+    ),
+    "awac": AWAC(actor=THREE, critic=THREE, observations=DatasetNorm(), balance=Fixed(3.0)),
+    "iql": IQL(rewards=ReturnRange(), actor_optimizer=COSINE),
+    "cql": CQL(
+        actor=THREE, critic=THREE, observations=DatasetNorm(), conservatism=10.0, actor_optimizer=Adam(3e-5), optimizer=Adam(3e-4)
+    ),
+    "cal-ql": CQL(conservatism=5.0, calibration=ReturnBound(), actor_optimizer=Adam(1e-4)),
+    "iql-famo2o": IQL(rewards=ReturnRange(), balance=Family(1.0, 5.0, interval=5)),
+    "awac-famo2o": AWAC(actor=THREE, critic=THREE, observations=DatasetNorm(), balance=Family(1.0, 5.0, interval=5)),
+    "cql-famo2o": CQL(
+        critic=NORMED, conservatism=1.0, balance=Family(0.5, 1.5, values="current", entropy=False), actor_optimizer=Adam(3e-4)
+    ),
+    "rlpd": SAC(
+        critic=NORMED,
+        critics=10,
+        target_subset=2,
+        policy_value="mean",
+        entropy_per_action=-0.5,
+        policy_delay=20,
+        policy=Gaussian(),
+    ),
+    "wsrl": CQL(
+        actor=NORMED,
+        critic=NORMED,
+        critics=10,
+        target_subset=2,
+        conservatism=10.0,
+        online_conservatism=0.0,
+        actor_optimizer=Adam(1e-4),
+    ),
+}
+"""Each algorithm on locomotion; the other domains change the fields that `FOR_DOMAIN` names."""
+
+SPARSE_CQL = {"conservatism": 5.0, "lagrange_gap": 0.8, "max_target": True, "smallest_gap": -200.0, "rewards": TEN_MINUS_FIVE}
+FOR_DOMAIN: Mapping[str, Mapping[str, Mapping[str, object]]] = {
+    "bc": {},
+    "td3-bc": {"antmaze": {"rewards": MINUS_ONE}},
+    "rebrac": {
+        "antmaze": {
+            "rewards": TIMES_HUNDRED,
+            "discount": 0.999,
+            "batch_size": 256,
+            "optimizer": Adam(5e-5),
+            "actor_optimizer": Adam(3e-4),
+        },
+        "adroit": {"batch_size": 256, "optimizer": Adam(3e-4)},
+        "maze2d": {"batch_size": 256, "optimizer": Adam(3e-4)},
+    },
+    "awac": {
+        "antmaze": {"rewards": MINUS_ONE, "balance": Fixed(10.0)},
+        **{domain: {"balance": Fixed(10.0)} for domain in ("adroit", "kitchen", "maze2d")},
+    },
+    "iql": {
+        "antmaze": {"rewards": MINUS_ONE, "expectile": 0.9, "balance": Fixed(10.0)},
+        **{domain: {"rewards": UnscaledRewards(), "balance": Fixed(0.5)} for domain in ("adroit", "kitchen")},
+        "maze2d": {"rewards": UnscaledRewards()},
+    },
+    "cql": {
+        "antmaze": {**SPARSE_CQL, "critic": FIVE, "observations": RawObservations(), "actor_optimizer": Adam(1e-4)},
+        "adroit": {"conservatism": 1.0, "actor_optimizer": Adam(1e-4)},
+        "kitchen": {"conservatism": 1.0, "actor_optimizer": Adam(1e-4)},
+        "maze2d": {"lagrange_gap": 5.0},
+    },
+    "cal-ql": {
+        "antmaze": {**SPARSE_CQL, "critic": FOUR, "smallest_gap": -float("inf")},
+        "adroit": {
+            "conservatism": 1.0,
+            "actor": MLP((512, 512)),
+            "critic": MLP((512, 512, 512)),
+        },
+        "kitchen": {"rewards": AffineRewards(shift=-4.0), "actor": MLP((512,) * 3), "critic": MLP((512,) * 3)},
+    },
+    "iql-famo2o": {"antmaze": {"rewards": MINUS_ONE, "expectile": 0.9, "balance": Family(8.0, 14.0)}},
+    "awac-famo2o": {"antmaze": {"rewards": MINUS_ONE, "balance": Family(8.0, 14.0)}},
+    "cql-famo2o": {},
+    "rlpd": {
+        "antmaze": {
+            "rewards": MINUS_ONE,
+            "actor": THREE,
+            "critic": MLP((256,) * 3, layer_norm=True),
+            "target_subset": 1,
+            "entropy_backup": False,
+        },
+        "adroit": {"actor": THREE, "critic": MLP((256,) * 3, layer_norm=True), "entropy_backup": False},
+    },
+    "wsrl": {
+        "antmaze": {
+            "rewards": TEN_MINUS_FIVE,
+            "critic": MLP((256,) * 4, layer_norm=True),
+            "conservatism": 5.0,
+            "calibration": ReturnBound(),
+            "max_target": True,
+        },
+    },
+}
+"""What differs from locomotion, by algorithm and domain. A domain that is not named for an algorithm has no recipe, apart from bc and td3-bc,
+whose recipe is the same everywhere. FamO2O publishes ranges for IQL on locomotion and AntMaze and for CQL on locomotion; those for AWAC are
+IQL's, since none were published."""
+
+EVERYWHERE = ("bc", "td3-bc")
+
+
+def recipe(algorithm: str, domain: str) -> Transfer:
+    """One preset: a million offline updates unless published otherwise, no environment steps unless the algorithm is meant for them."""
+    agent = dataclasses.replace(AGENTS[algorithm], **FOR_DOMAIN[algorithm].get(domain, {}))
+    sparse = domain == "antmaze"
+    run = Transfer(
+        task="auto",
+        agent=agent,
+        preset=f"{algorithm}-{domain}",
+        dataset=DOMAINS[domain],
+        env_steps=0,
+        random_steps=0,
+        capacity=2_000_000,
+        evaluation_interval=100_000 if sparse else 5_000,
+        evaluation_episodes=100 if sparse else 10,
+        log_interval=1_000,
+        checkpoint_interval=100_000,
+    )
+    match algorithm:
+        case "rlpd":
+            return dataclasses.replace(
+                run,
+                offline_updates=0,
+                env_steps={"antmaze": 300_000, "adroit": 1_000_000}.get(domain, 250_000),
+                random_steps=5_000,
+                replay=Mixed(),
+                schedule=FixedRatio(20.0),
+                evaluation_interval=5_000,
+                evaluation_episodes=10,
+            )
+        case "wsrl":
+            updates = 1_000_000 if sparse else 250_000
+            return dataclasses.replace(
+                run,
+                offline_updates=updates,
+                env_steps=500_000,
+                replay=Anew(),
+                frozen_steps=5_000,
+                schedule=FixedRatio(4.0),
+                evaluation_interval=20_000,
+                evaluation_episodes=20,
+                reward_of_failure=-5.0 if sparse else None,
+            )
+        case "cal-ql":
+            return dataclasses.replace(run, replay=Mixed(), reward_of_failure=-5.0 if sparse else None)
+        case "rebrac":
+            return dataclasses.replace(run, replay=Mixed())
+        case "cql-famo2o":
+            return dataclasses.replace(run, offline_updates=2_000_000)
+        case _:
+            return run
+
+
+def domains(algorithm: str) -> tuple[str, ...]:
+    """The domains for which there is a recipe."""
+    return tuple(DOMAINS) if algorithm in EVERYWHERE else ("locomotion", *FOR_DOMAIN[algorithm])
+
+
+D4RL: Mapping[str, Transfer] = {
+    f"{algorithm}-{domain}": recipe(algorithm, domain) for algorithm in AGENTS for domain in domains(algorithm)
+} | {
+    f"ten-percent-bc-{domain}": dataclasses.replace(
+        recipe("bc", domain), preset=f"ten-percent-bc-{domain}", sampler=TopFraction(0.1)
+    )
+    for domain in DOMAINS
+}
+"""Every recipe by its name, ALGORITHM-DOMAIN."""
+
+REBRAC: Mapping[str, tuple[float, float]] = {
+    "halfcheetah-random": (0.001, 0.1),
+    "halfcheetah-medium": (0.001, 0.01),
+    "halfcheetah-expert": (0.01, 0.01),
+    "halfcheetah-medium-expert": (0.01, 0.1),
+    "halfcheetah-medium-replay": (0.01, 0.001),
+    "halfcheetah-full-replay": (0.001, 0.1),
+    "hopper-random": (0.001, 0.01),
+    "hopper-medium": (0.01, 0.01),
+    "hopper-expert": (0.1, 0.1),
+    "hopper-medium-expert": (0.1, 0.01),
+    "hopper-medium-replay": (0.05, 0.5),
+    "hopper-full-replay": (0.01, 0.01),
+    "walker2d-random": (0.01, 0.0),
+    "walker2d-medium": (0.05, 0.1),
+    "walker2d-expert": (0.01, 0.5),
+    "walker2d-medium-expert": (0.01, 0.01),
+    "walker2d-medium-replay": (0.05, 0.01),
+    "walker2d-full-replay": (0.01, 0.01),
+    "maze2d-umaze": (0.003, 0.001),
+    "maze2d-medium": (0.003, 0.001),
+    "maze2d-large": (0.003, 0.001),
+    "antmaze-umaze": (0.003, 0.002),
+    "antmaze-umaze-diverse": (0.003, 0.001),
+    "antmaze-medium-play": (0.001, 0.0005),
+    "antmaze-medium-diverse": (0.001, 0.0),
+    "antmaze-large-play": (0.002, 0.001),
+    "antmaze-large-diverse": (0.002, 0.002),
+    "pen-human": (0.1, 0.5),
+    "pen-cloned": (0.05, 0.5),
+    "pen-expert": (0.01, 0.01),
+    "door-human": (0.1, 0.1),
+    "door-cloned": (0.01, 0.1),
+    "door-expert": (0.05, 0.01),
+    "hammer-human": (0.01, 0.5),
+    "hammer-cloned": (0.1, 0.5),
+    "hammer-expert": (0.01, 0.01),
+    "relocate-human": (0.1, 0.01),
+    "relocate-cloned": (0.1, 0.01),
+    "relocate-expert": (0.05, 0.01),
+}
+"""ReBRAC's weights of the policy's and of the critic's penalty by data set without its version (CORL)."""
+
+
+def resolve(run: Transfer) -> Transfer:
+    """The run with what its data set decides: the task that scores it, and ReBRAC's weights.
+
+    Raises `ConfigError` if the data set does not tell and the command line neither.
+    """
+    from steelyard.envs import datasets
+
+    if run.task == "auto":
+        entry = d4rl_table.TABLE.get(run.dataset)
+        task = entry.task if entry else datasets.load(run.dataset).task
+        if task is None:
+            raise ConfigError(f"{run.dataset} does not say in which environment it was recorded; name it with --task.")
+        run = dataclasses.replace(run, task=task)
+    cloning = getattr(run.agent, "cloning", None)
+    if isinstance(cloning, ActionDistance) and (cloning.actor is None or cloning.critic is None):
+        found = REBRAC.get(run.dataset.rsplit("-v", 1)[0])
+        actor = cloning.actor if cloning.actor is not None else found and found[0]
+        critic = cloning.critic if cloning.critic is not None else found and found[1]
+        if actor is None or critic is None:
+            raise ConfigError(
+                f"no weights were published for ReBRAC on {run.dataset}; give --agent.cloning.actor and --agent.cloning.critic."
+            )
+        cloning = dataclasses.replace(cloning, actor=actor, critic=critic)
+        run = dataclasses.replace(run, agent=dataclasses.replace(run.agent, cloning=cloning))
+    return run
