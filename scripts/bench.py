@@ -41,7 +41,7 @@ class Bench:
     rounds: int = 5
     """Windows of each measurement; the median is reported, with the lowest and the highest."""
     peers: bool = False
-    """Measure Stable-Baselines3 and SBX too, where they are installed."""
+    """Measure Stable-Baselines3, SBX and d3rlpy too, where they are installed."""
     peer_python: str = sys.executable
     """Interpreter that has the peers, so that they need not be installed beside the suite."""
     neighbour: bool = False
@@ -100,6 +100,10 @@ def ratios(result: Result, results: list[Result]) -> dict[str, float]:
     if result.row.table == "simba":
         yardstick, released = best["sb3"], RELEASED_SIMBA_V2[result.row.options["critics"]]
         return {"released JAX code": result.median / (released * yardstick)} if yardstick else {}
+    if result.row.table == "offline":
+        same = [r for r in results if r.row.options.get("algorithm") == result.row.options["algorithm"]]
+        rate = max((r.median for r in same if r.row.library == "d3rlpy" and r.windows), default=None)
+        return {"d3rlpy": result.median / rate} if rate else {}
     return {PEERS[library][0]: result.median / rate for library, rate in best.items() if rate}
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +14,25 @@ from rich.console import Console
 from experiments import report
 from experiments.bf16 import Bf16
 from experiments.claim import Experiment
+from experiments.door_human import DoorHuman
+from experiments.famo2o import FamO2O
+from experiments.point_mass import PointMass
 from experiments.simba_v2_dmc import SimbaV2Dmc
 from experiments.training import train_all
+from experiments.trajectory_weighting import TrajectoryWeighting
 from steelyard.agents.errors import SteelyardError
-from steelyard.trainers.curves import read_runs
+from steelyard.trainers.config import Run
+from steelyard.trainers.curves import Curves, read_runs
 from steelyard.trainers.errors import run_script
 
-EXPERIMENTS: dict[str, type[Experiment]] = {"simba-v2-dmc": SimbaV2Dmc, "bf16": Bf16}
+EXPERIMENTS: dict[str, type[Experiment]] = {
+    "simba-v2-dmc": SimbaV2Dmc,
+    "bf16": Bf16,
+    "point-mass": PointMass,
+    "trajectory-weighting": TrajectoryWeighting,
+    "famo2o": FamO2O,
+    "door-human": DoorHuman,
+}
 """Every experiment by its name."""
 WIDTH = 120
 """Columns of tables that go to a file or a pipe."""
@@ -43,15 +56,29 @@ class Output:
     """Print the claims as JSON."""
 
 
+class Workplace:
+    """Trains an experiment's runs below a folder, several at a time."""
+
+    def __init__(self, folder: Path, jobs: int, console: Console):
+        self.folder, self.jobs, self.console = folder, jobs, console
+
+    def train(self, runs: Sequence[Run]) -> Curves:
+        """Train the runs that are not finished and return the evaluation curves of all."""
+        return read_runs(train_all(list(runs), self.folder, self.jobs, self.console))
+
+    def run_folder(self, run: Run) -> Path:
+        """Where a run's results lie."""
+        return run.folder(self.folder)
+
+
 def reproduce(name: str, experiment: Experiment, output: Output) -> bool:
     """Train what is missing, judge the claims, write the results; returns whether every claim holds."""
     console = Console(stderr=output.json, width=None if sys.stdout.isatty() else WIDTH)
     obstacle = experiment.obstacle()
     if obstacle:
         raise ObstacleError(f"{name}: {obstacle}")
-    folders = train_all(experiment.runs(), output.root / name, output.jobs, console)
-    curves = read_runs(folders)
-    claims = experiment.claims(curves)
+    outcome = experiment.measure(Workplace(output.root / name, output.jobs, console))
+    claims = outcome.claims
     command = shlex.join(["python", "scripts/reproduce.py", *sys.argv[1:]])
     summary = (type(experiment).__doc__ or "").strip()
     if output.json:
@@ -60,7 +87,7 @@ def reproduce(name: str, experiment: Experiment, output: Output) -> bool:
         report.show(claims, console)
     # What is scaled down stays with its runs: `results` is for what can be published.
     folder = output.root / name / "scaled" if experiment.scaled() else output.results / name
-    for path in report.write(folder, name, summary, command, claims, curves):
+    for path in report.write(folder, name, summary, command, outcome):
         console.print(path)
     return all(claim.holds for claim in claims)
 
@@ -69,7 +96,7 @@ def main() -> None:
     """Reads the command line."""
     if sys.argv[1:] == ["--list"]:
         for name, kind in EXPERIMENTS.items():
-            print(f"{name:14} {(kind.__doc__ or '').strip()}")
+            print(f"{name:20} {(kind.__doc__ or '').strip()}")
         return
     choice = tyro.extras.subcommand_type_from_defaults({name: kind() for name, kind in EXPERIMENTS.items()}, prefix_names=False)
 

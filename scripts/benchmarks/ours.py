@@ -9,9 +9,11 @@ import torch
 
 from benchmarks.window import Subject, repeat, serve
 from steelyard.agents.agent import Execution
+from steelyard.agents.networks import MLP
 from steelyard.agents.types import Spec, Step
 from steelyard.envs import make
 from steelyard.trainers.buffer import Placement, ReplayBuffer
+from steelyard.trainers.d4rl_presets import D4RL
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online
 from steelyard.trainers.presets import MUJOCO
@@ -29,6 +31,7 @@ def build(kind: str, threads: int, **options: Any) -> Subject:
     use(threads)
     subjects = {
         "updates": updates,
+        "offline": offline,
         "end_to_end": end_to_end,
         "stepping": stepping,
         "replay_add": replay_add,
@@ -55,8 +58,20 @@ def filled(rows: int, num_envs: int = 1, device: str = "cpu") -> ReplayBuffer:
 
 def updates(preset: str, critics: int, compile: bool, precision: Literal["fp32", "bf16"], device: str = "cpu") -> Subject:
     """One update after another, sampling included, as in training."""
-    config = dataclasses.replace(MUJOCO[preset].agent, critics=critics, batch_size=BATCH)
+    return learning(dataclasses.replace(MUJOCO[preset].agent, critics=critics), compile, precision, device)
+
+
+def offline(algorithm: str, compile: bool, precision: Literal["fp32", "bf16"], device: str = "cpu") -> Subject:
+    """The same for an offline agent, all networks with two hidden layers of 256."""
+    config, layers = D4RL[f"{algorithm}-locomotion"].agent, MLP((256, 256))
+    networks = {name: layers for name in ("actor", "critic", "value") if hasattr(config, name)}
+    return learning(dataclasses.replace(config, **networks), compile, precision, device)
+
+
+def learning(config: Any, compile: bool, precision: Literal["fp32", "bf16"], device: str) -> Subject:
+    """One update after another of an agent on replay full of random transitions."""
     execution = Execution(precision=precision, compile=compile)
+    config = dataclasses.replace(config, batch_size=BATCH)
     agent = config.build(SPEC, num_envs=1, total_updates=MILLION, seed=0, device=device, execution=execution)
     sampler = Uniform().build(filled(ROWS, device=device), BATCH, config.n_step, agent.gamma, seed=0)
     learner, count = Learner(agent, sampler, Path(mkdtemp())), UPDATES_PER_CALL[device]

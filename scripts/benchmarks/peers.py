@@ -1,4 +1,4 @@
-"""Measurements of Stable-Baselines3 and SBX at the same sizes. Imports nothing of the suite, so any interpreter can run it."""
+"""Measurements of Stable-Baselines3, SBX and d3rlpy at the same sizes. Imports nothing of the suite, so any interpreter can run it."""
 
 # pyright: reportMissingImports=false
 # The peers are an extra, or lie in another environment.
@@ -12,13 +12,23 @@ from benchmarks.window import Subject, repeat, serve
 ROWS = 100_000
 
 
-def build(kind: str, library: str, threads: int, obs_size: int = 17, action_size: int = 6, batch_size: int = 256) -> Subject:
-    """Soft actor-critic of `library` ("sb3" or "sbx"): `updates` on a filled replay buffer, or `end_to_end` on HalfCheetah-v5."""
+def build(
+    kind: str,
+    threads: int,
+    library: str = "d3rlpy",
+    algorithm: str = "",
+    obs_size: int = 17,
+    action_size: int = 6,
+    batch_size: int = 256,
+) -> Subject:
+    """`offline`: `algorithm` of d3rlpy. Else soft actor-critic of `library` ("sb3" or "sbx"): `updates` on full replay, or `end_to_end`."""
+    if kind == "offline":
+        return offline(algorithm, threads, obs_size, action_size, batch_size)
     subjects = {"updates": updates, "end_to_end": end_to_end}
-    return subjects[kind](algorithm(library, threads), obs_size, action_size, batch_size)
+    return subjects[kind](sac_of(library, threads), obs_size, action_size, batch_size)
 
 
-def algorithm(library: str, threads: int) -> Any:
+def sac_of(library: str, threads: int) -> Any:
     """The class SAC of a library."""
     if library == "sb3":
         from stable_baselines3 import SAC
@@ -85,6 +95,29 @@ def end_to_end(sac: Any, obs_size: int, action_size: int, batch_size: int) -> Su
         return model.num_timesteps - before, time.perf_counter() - start
 
     return subject
+
+
+def offline(algorithm: str, threads: int, obs_size: int, action_size: int, batch_size: int) -> Subject:
+    """One `update` of d3rlpy after another, sampling included, with its own default networks (two hidden layers of 256)."""
+    import d3rlpy
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(threads)
+    random, ends = np.random.default_rng(0), np.zeros(ROWS, np.float32)
+    ends[999::1000] = 1
+    data = d3rlpy.dataset.MDPDataset(
+        random.standard_normal((ROWS, obs_size)).astype(np.float32),
+        random.uniform(-1, 1, (ROWS, action_size)).astype(np.float32),
+        random.standard_normal(ROWS).astype(np.float32),
+        np.zeros(ROWS, np.float32),
+        timeouts=ends,
+    )
+    algos = d3rlpy.algos
+    configs = {"td3-bc": algos.TD3PlusBCConfig, "iql": algos.IQLConfig, "awac": algos.AWACConfig, "cql": algos.CQLConfig}
+    agent = configs[algorithm](batch_size=batch_size).create(device=False)
+    agent.build_with_dataset(data)
+    return repeat(lambda: agent.update(data.sample_transition_batch(batch_size)))
 
 
 if __name__ == "__main__":

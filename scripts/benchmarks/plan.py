@@ -3,9 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TableName = Literal["sac", "simba", "end_to_end", "envs", "replay"]
-Library = Literal["steelyard", "sb3", "sbx"]
-PEERS: dict[Library, tuple[str, str]] = {"sb3": ("Stable-Baselines3", "stable-baselines3"), "sbx": ("SBX", "sbx-rl")}
+TableName = Literal["sac", "simba", "end_to_end", "offline", "envs", "replay"]
+Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
+PEERS: dict[Library, tuple[str, str]] = {
+    "sb3": ("Stable-Baselines3", "stable-baselines3"),
+    "sbx": ("SBX", "sbx-rl"),
+    "d3rlpy": ("d3rlpy", "d3rlpy"),
+}
 """Peers: their names and their distributions."""
 
 RELEASED_SIMBA_V2 = {1: 15.9 / 146, 2: 7.8 / 146}
@@ -17,9 +21,14 @@ TITLES: dict[TableName, tuple[str, str]] = {
     "sac": ("SAC, two hidden layers of 256, batch 256, observation 17, action 6", "updates/s"),
     "simba": ("SimbaV2 at its published size (actor 128 x 1, critic 512 x 2), batch 256, observation 17, action 6", "updates/s"),
     "end_to_end": ("HalfCheetah-v5 end to end, SAC, one update per environment step", "environment steps/s"),
+    "offline": ("Offline agents, two hidden layers of 256, batch 256, observation 17, action 6, sampling included", "updates/s"),
     "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
     "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
 }
+
+
+OFFLINE = ("td3-bc", "iql", "awac", "cql")
+"""Agents of the table `offline`."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
                 ),
                 Row("end_to_end", f"compiled, {precision}", count, {"kind": "end_to_end", **compiled}),
             ]
+    rows += offline(threads, precisions, cuda, "d3rlpy" in peers)
     if cuda:
         for precision in ("fp32", "bf16"):
             on_gpu = {"kind": "updates", "compile": True, "precision": precision, "device": "cuda"}
@@ -80,6 +90,8 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
         Row("replay", "sample, batches of 256", 1, {"kind": "replay_sample"}),
     ]
     for library in peers:
+        if library == "d3rlpy":
+            continue
         for count in threads:
             rows += [
                 Row("sac", "as it is", count, {"kind": "updates", "library": library}, library),
@@ -87,4 +99,20 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
             ]
             if library == "sb3":
                 rows.append(Row("simba", "SAC as above, the yardstick", count, {"kind": "updates", "library": library}, library))
+    return rows
+
+
+def offline(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer: bool) -> list[Row]:
+    """The rows of the table `offline`: one agent after the other, ours and d3rlpy's."""
+    rows: list[Row] = []
+    for algorithm in OFFLINE:
+        for count in threads:
+            for precision in precisions:
+                options = {"kind": "offline", "algorithm": algorithm, "compile": True, "precision": precision}
+                rows.append(Row("offline", f"{algorithm}, compiled, {precision}", count, options))
+            if peer:
+                rows.append(Row("offline", algorithm, count, {"kind": "offline", "algorithm": algorithm}, "d3rlpy"))
+        if cuda:
+            options = {"kind": "offline", "algorithm": algorithm, "compile": True, "precision": "fp32", "device": "cuda"}
+            rows.append(Row("offline", f"{algorithm}, GPU, fp32", 1, options))
     return rows

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from experiments.claim import Claim, final_scores, interval
+from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
 from steelyard.agents.agent import has_native_bf16
 from steelyard.trainers.config import Run, debug
 from steelyard.trainers.curves import Curves
@@ -56,6 +56,11 @@ class Bf16:
         )
         run = debug(run) if self.debug else run
         return dataclasses.replace(run, preset=f"{run.preset}-{precision}")
+
+    def measure(self, workshop: Workshop) -> Outcome:
+        """Train the runs and judge the claims by their curves."""
+        curves = workshop.train(self.runs())
+        return Outcome(self.claims(curves), curves)
 
     def scaled(self) -> str:
         """What is too little to judge the claim by."""

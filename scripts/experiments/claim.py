@@ -1,7 +1,9 @@
 """What an experiment sets out to show, and how a published number and a few new seeds are compared."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from scipy import stats
@@ -38,17 +40,42 @@ class Experiment(Protocol):
         """One sentence that says why the experiment cannot run on this machine, and what to do; None if it can."""
         ...
 
-    def runs(self) -> list[Run]:
-        """The training runs that it needs."""
-        ...
-
     def scaled(self) -> str:
         """What these options make smaller than the claims demand, in words; empty if nothing. Then no claim holds."""
         ...
 
-    def claims(self, curves: Curves) -> list[Claim]:
-        """The claims, judged by the evaluation curves of those runs."""
+    def measure(self, workshop: "Workshop") -> "Outcome":
+        """Train what it needs and judge the claims by it."""
         ...
+
+
+class Workshop(Protocol):
+    """Where an experiment trains."""
+
+    folder: Path
+    """For data that later launches reuse."""
+
+    def train(self, runs: Sequence[Run]) -> Curves:
+        """Train the runs that are not finished and return the evaluation curves of all."""
+        ...
+
+    def run_folder(self, run: Run) -> Path:
+        """Where a run's results lie."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment found."""
+
+    claims: list[Claim]
+    """What was claimed and what was measured."""
+    curves: Curves = field(default_factory=dict)
+    """Learning curves to draw, if there are any."""
+    tables: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    """Further numbers by the name of their CSV file."""
+    pictures: dict[str, Path] = field(default_factory=dict)
+    """Further figures: where they lie, by the name that they get."""
 
 
 def final_scores(curves: Curves, task: str, label: str) -> dict[int, float]:

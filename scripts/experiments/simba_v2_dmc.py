@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.claim import Claim, Published, final_scores, interval
+from experiments.claim import Claim, Outcome, Published, Workshop, final_scores, interval
 from steelyard.agents.networks import SimbaV2
 from steelyard.trainers.config import Run, debug
 from steelyard.trainers.curves import Curves
@@ -57,6 +57,11 @@ class SimbaV2Dmc:
         )
         run = dataclasses.replace(run, agent=agent, preset="simba-v2" if self.width == 512 else f"simba-v2-{self.width}")
         return debug(run) if self.debug else run
+
+    def measure(self, workshop: Workshop) -> Outcome:
+        """Train the runs and judge the claims by their curves."""
+        curves = workshop.train(self.runs())
+        return Outcome(self.claims(curves), curves)
 
     def scaled(self) -> str:
         """What is less than published."""

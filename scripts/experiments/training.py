@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 
 from steelyard.trainers import config
-from steelyard.trainers.config import Run
-from steelyard.trainers.online import train
+from steelyard.trainers.config import Run, Transfer
+from steelyard.trainers.online import Online, train
+from steelyard.trainers.pipeline import Pipeline
 from steelyard.trainers.tables import Table
 
 LOOK = 5.0
@@ -19,15 +20,18 @@ LOOK = 5.0
 
 
 def steps_done(run: Run, root: Path, table: str) -> int:
-    """Environment steps of the last row of one of the run's tables."""
+    """Steps of the last row of one of the run's tables."""
     path = run.folder(root) / table
-    return int(Table(path).last("env_steps") or 0) if path.exists() else 0
+    if not path.exists():
+        return 0
+    rows = Table(path)
+    return int(rows.last(rows.columns[0]) or 0)
 
 
 def finished(run: Run, root: Path) -> bool:
     """Whether exactly this run lies there with its last evaluation done."""
     written = run.folder(root) / "config.json"
-    return written.exists() and config.load(written) == run and steps_done(run, root, "eval.csv") >= run.env_steps
+    return written.exists() and config.load(written) == run and steps_done(run, root, "eval.csv") >= run.total_steps
 
 
 def default_jobs() -> int:
@@ -42,7 +46,12 @@ def train_quietly(run: Run, root: Path) -> Path:
     folder = run.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        return train(run, root)
+        return train_here(run, root)
+
+
+def train_here(run: Run, root: Path) -> Path:
+    """Train in this process: from data, if the run names some."""
+    return train(run, root, make_loop=Pipeline if isinstance(run, Transfer) else Online)
 
 
 def train_all(runs: list[Run], root: Path, jobs: int, console: Console) -> list[Path]:
@@ -52,7 +61,7 @@ def train_all(runs: list[Run], root: Path, jobs: int, console: Console) -> list[
     jobs = min(jobs or default_jobs(), len(missing))
     if jobs == 1:
         for run in missing:
-            train(run, root)
+            train_here(run, root)
     elif missing:
         train_together(missing, root, jobs, console)
     return [run.folder(root) for run in runs]
@@ -60,7 +69,7 @@ def train_all(runs: list[Run], root: Path, jobs: int, console: Console) -> list[
 
 def train_together(runs: list[Run], root: Path, jobs: int, console: Console) -> None:
     """Train in processes of their own and say how far they are."""
-    total = sum(run.env_steps for run in runs)
+    total = sum(run.total_steps for run in runs)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool, console.status("") as status:
         pending = {pool.submit(train_quietly, run, root) for run in runs}
         while pending:
@@ -68,4 +77,4 @@ def train_together(runs: list[Run], root: Path, jobs: int, console: Console) -> 
             for run in done:
                 console.print(f"finished: {run.result()}")
             steps = sum(steps_done(run, root, "train.csv") for run in runs)
-            status.update(f"{jobs} runs at a time, {steps:,} of {total:,} environment steps ({steps / total:.0%})")
+            status.update(f"{jobs} runs at a time, {steps:,} of {total:,} steps ({steps / total:.0%})")

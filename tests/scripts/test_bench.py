@@ -55,7 +55,7 @@ def test_worker_says_why_it_ended(imported):
 
 def test_peers_that_are_missing_are_known(imported):
     versions = imported("bench").installed(sys.executable)
-    assert sorted(versions) == ["sbx-rl", "stable-baselines3"]
+    assert sorted(versions) == ["d3rlpy", "sbx-rl", "stable-baselines3"]
 
 
 def test_ratio_is_to_the_better_row_of_a_peer(imported):
@@ -67,6 +67,16 @@ def test_ratio_is_to_the_better_row_of_a_peer(imported):
     rows = [ours, slow, fast, broken]
     assert bench.ratios(ours, rows) == {"Stable-Baselines3": 4.0}
     assert bench.ratios(fast, rows) == {}
+
+
+def test_an_offline_agents_ratio_is_to_the_same_agent_of_d3rlpy(imported):
+    bench, plan = imported("bench"), imported("benchmarks.plan")
+    ours = bench.Result(plan.Row("offline", "iql, compiled", 1, {"algorithm": "iql"}), [90.0])
+    theirs = [
+        bench.Result(plan.Row("offline", name, 1, {"algorithm": name}, "d3rlpy"), [rate])
+        for name, rate in (("iql", 30.0), ("cql", 2.0))
+    ]
+    assert bench.ratios(ours, [ours, *theirs]) == {"d3rlpy": 3.0}
 
 
 def test_released_simba_v2_is_estimated_in_units_of_the_yardstick(imported):
