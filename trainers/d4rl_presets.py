@@ -35,7 +35,16 @@ TIMES_HUNDRED = AffineRewards(scale=100.0)
 """AntMaze: 0 and 100 (ReBRAC)."""
 COSINE = Adam(3e-4, final_learning_rate=0.0, decay="cosine")
 """IQL's policy: the learning rate falls to zero over the offline phase; online it is constant."""
-THREE, FOUR, FIVE = (MLP((256,) * layers) for layers in (3, 4, 5))
+THREE = MLP((256, 256, 256))
+IQL_LAYERS = MLP(gain=2**0.5)
+"""IQL's and FamO2O's released codes: orthogonal weights of gain sqrt 2 in every layer."""
+
+
+def cautious(*hidden: int) -> MLP:
+    """CQL's and Cal-QL's perceptrons: orthogonal weights of gain sqrt 2, in the last layer 0.01."""
+    return MLP(hidden, gain=2**0.5, output_gain=0.01)
+
+
 NORMED = MLP((256, 256), layer_norm=True)
 
 DOMAINS = {
@@ -60,12 +69,29 @@ AGENTS: Mapping[str, BC | TD3 | AWAC | IQL | CQL | SAC] = {
         optimizer=Adam(1e-3),
     ),
     "awac": AWAC(actor=THREE, critic=THREE, observations=DatasetNorm(), balance=Fixed(3.0)),
-    "iql": IQL(rewards=ReturnRange(), actor_optimizer=COSINE),
+    "iql": IQL(actor=IQL_LAYERS, critic=IQL_LAYERS, value=IQL_LAYERS, rewards=ReturnRange(), actor_optimizer=COSINE),
     "cql": CQL(
-        actor=THREE, critic=THREE, observations=DatasetNorm(), conservatism=10.0, actor_optimizer=Adam(3e-5), optimizer=Adam(3e-4)
+        actor=cautious(256, 256, 256),
+        critic=cautious(256, 256, 256),
+        observations=DatasetNorm(),
+        conservatism=10.0,
+        actor_optimizer=Adam(3e-5),
+        optimizer=Adam(3e-4),
     ),
-    "cal-ql": CQL(conservatism=5.0, calibration=ReturnBound(), actor_optimizer=Adam(1e-4)),
-    "iql-famo2o": IQL(rewards=ReturnRange(), balance=Family(1.0, 5.0, interval=5)),
+    "cal-ql": CQL(
+        actor=cautious(256, 256),
+        critic=cautious(256, 256),
+        conservatism=5.0,
+        calibration=ReturnBound(),
+        actor_optimizer=Adam(1e-4),
+    ),
+    "iql-famo2o": IQL(
+        actor=IQL_LAYERS,
+        critic=IQL_LAYERS,
+        value=IQL_LAYERS,
+        rewards=ReturnRange(),
+        balance=Family(1.0, 5.0, network=IQL_LAYERS, interval=5),
+    ),
     "awac-famo2o": AWAC(actor=THREE, critic=THREE, observations=DatasetNorm(), balance=Family(1.0, 5.0, interval=5)),
     "cql-famo2o": CQL(
         critic=NORMED, conservatism=1.0, balance=Family(0.5, 1.5, values="current", entropy=False), actor_optimizer=Adam(3e-4)
@@ -116,21 +142,26 @@ FOR_DOMAIN: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         "maze2d": {"rewards": UnscaledRewards()},
     },
     "cql": {
-        "antmaze": {**SPARSE_CQL, "critic": FIVE, "observations": RawObservations(), "actor_optimizer": Adam(1e-4)},
+        "antmaze": {
+            **SPARSE_CQL,
+            "critic": cautious(256, 256, 256, 256, 256),
+            "observations": RawObservations(),
+            "actor_optimizer": Adam(1e-4),
+        },
         "adroit": {"conservatism": 1.0, "actor_optimizer": Adam(1e-4)},
         "kitchen": {"conservatism": 1.0, "actor_optimizer": Adam(1e-4)},
         "maze2d": {"lagrange_gap": 5.0},
     },
     "cal-ql": {
-        "antmaze": {**SPARSE_CQL, "critic": FOUR, "smallest_gap": -float("inf")},
+        "antmaze": {**SPARSE_CQL, "critic": cautious(256, 256, 256, 256), "smallest_gap": -float("inf")},
         "adroit": {
             "conservatism": 1.0,
-            "actor": MLP((512, 512)),
-            "critic": MLP((512, 512, 512)),
+            "actor": cautious(512, 512),
+            "critic": cautious(512, 512, 512),
         },
-        "kitchen": {"rewards": AffineRewards(shift=-4.0), "actor": MLP((512,) * 3), "critic": MLP((512,) * 3)},
+        "kitchen": {"rewards": AffineRewards(shift=-4.0), "actor": cautious(512, 512, 512), "critic": cautious(512, 512, 512)},
     },
-    "iql-famo2o": {"antmaze": {"rewards": MINUS_ONE, "expectile": 0.9, "balance": Family(8.0, 14.0)}},
+    "iql-famo2o": {"antmaze": {"rewards": MINUS_ONE, "expectile": 0.9, "balance": Family(8.0, 14.0, network=IQL_LAYERS)}},
     "awac-famo2o": {"antmaze": {"rewards": MINUS_ONE, "balance": Family(8.0, 14.0)}},
     "cql-famo2o": {},
     "rlpd": {

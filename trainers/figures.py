@@ -2,6 +2,7 @@
 
 import math
 import os
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,12 @@ def draw(
     seeds = {label: {len(curves[task][label]) for task in tasks if label in curves[task]} for label in labels}
     handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
     handles += [Line2D([], [], **REFERENCE_LINE, color=greys[name], label=f"{name} (reference)") for name in names]
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False, fontsize=9)
+    columns_of_legend = max(min(len(handles), int(figure.get_figwidth() / 2.3)), 1)  # a label is about 2.3 inches long
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns_of_legend, frameon=False, fontsize=9)
     several = any(max(counts) > 1 for counts in seeds.values())
     switched = any(_switches(by_seed.values()) for task in tasks for by_seed in curves[task].values())
     caption = _caption(statistic, metric, several=several, references=bool(names), switched=switched)
-    figure.supxlabel(caption, fontsize=7.5, color=MUTED, x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill(caption, int(18 * figure.get_figwidth())), fontsize=7.5, color=MUTED, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part.{path.name}")
     figure.savefig(part)

@@ -231,6 +231,8 @@ def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
     """Replay for a run: shared between processes, on the GPU where one learns, or in host memory."""
     capacity = max(min(run.capacity, run.env_steps), 2 * num_envs)
     if run.actors:
+        # Actors advance unevenly: a column of the fast one needs more rows than its share.
+        capacity = max(min(run.capacity, 2 * run.env_steps), 2 * num_envs)
         return ReplayBuffer(spec, capacity, num_envs, "shared", guard=guard_rows(run.actors, lead(run)))
     if run.torch_device.type == "cuda":
         return ReplayBuffer(spec, capacity, num_envs, "device", run.torch_device)

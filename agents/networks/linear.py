@@ -1,7 +1,5 @@
 """The affine map that every network is made of, alone or as an ensemble evaluated in one batched product."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +28,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 class Linear(nn.Module):
     """y = x W^T + b. With `members`, one such map per member: x [batch, inputs] or [members, batch, inputs] gives [members, batch, outputs]."""
 
-    def __init__(self, inputs: int, outputs: int, members: int | None = None, gain: float = math.sqrt(2)):
+    def __init__(self, inputs: int, outputs: int, members: int | None = None, gain: float = 1.0):
         super().__init__()
         self.weight = nn.Parameter(orthogonal(members, outputs, inputs, gain))
         self.bias = nn.Parameter(torch.zeros(members, 1, outputs) if members else torch.zeros(outputs))

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
@@ -17,15 +16,14 @@ TASK = "AdroitHandDoor-v1"
 PUBLISHED = {"bc": (2.34, 4.00, 9.41), "iql": (3.26, 1.83, 13.52)}
 """CORL on door-human-v1, 4 seeds: mean and deviation of the last scores, mean of the best."""
 SETTING = (3, 20_000)
-LOCAL = Path("../shared/data/transitions/d4rl_door_human_v0/door-v0_demos_clipped.hdf5")
 
 
 @dataclass(frozen=True)
 class DoorHuman:
     """BC and IQL on door-human, 25 demonstrations of a person: near zero, as published."""
 
-    data: str = str(LOCAL) if LOCAL.exists() else "door-human-v0"
-    """D4RL's name, or where its file lies."""
+    data: str = "door-human-v0"
+    """D4RL's name, or where its file lies. A file in the folder STEELYARD_DATA is not downloaded."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
     updates: int = 20_000
@@ -55,7 +53,7 @@ class DoorHuman:
 
     def run(self, recipe: str, seed: int) -> Transfer:
         """One of them."""
-        base, small = D4RL[f"{recipe}-adroit"], MLP((self.width, self.width))
+        base, small = D4RL[f"{recipe}-adroit"], MLP((self.width, self.width), gain=2**0.5, output_gain=1.0)
         networks = {name: small for name in ("actor", "critic", "value") if hasattr(base.agent, name)}
         run = dataclasses.replace(
             base,

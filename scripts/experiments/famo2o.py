@@ -90,7 +90,7 @@ class FamO2O:
 
     def run(self, recipe: str, seed: int, data: str) -> Transfer:
         """One of them."""
-        base, small = D4RL[f"{recipe}-locomotion"], MLP((self.width, self.width))
+        base, small = D4RL[f"{recipe}-locomotion"], MLP((self.width, self.width), gain=2**0.5, output_gain=1.0)
         agent: Any = dataclasses.replace(cast(Any, base.agent), actor=small, critic=small, value=small, actor_optimizer=None)
         if isinstance(agent.balance, Family):
             agent = dataclasses.replace(agent, balance=dataclasses.replace(agent.balance, network=small))

@@ -107,7 +107,7 @@ class TrajectoryWeighting:
 
     def run(self, task: str, ratio: float, algorithm: Algorithm, sampler: str, seed: int, data: str) -> Transfer:
         """One of them."""
-        base, small = D4RL[f"{algorithm}-locomotion"], MLP((self.width, self.width))
+        base, small = D4RL[f"{algorithm}-locomotion"], MLP((self.width, self.width), gain=2**0.5, output_gain=1.0)
         networks: dict[str, Any] = {name: small for name in ("actor", "critic", "value") if hasattr(base.agent, name)}
         run = dataclasses.replace(
             base,

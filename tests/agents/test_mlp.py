@@ -45,9 +45,17 @@ def test_forward_equals_torchs_layers(hidden: tuple[int, ...], members: int | No
         torch.testing.assert_close(got if members is None else got[member], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_layers_start_orthogonal_with_the_gain_of_relu_and_outputs_with_one() -> None:
-    network = MLP((16,)).build(4, (3,), 2)
-    for name, gain in (("layers.0.weight", 2**0.5), ("output.weight", 1.0)):
+@pytest.mark.parametrize(
+    ("config", "hidden", "output"),
+    [
+        (MLP((16,)), 3**-0.5, 3**-0.5),
+        (MLP((16,), gain=2**0.5), 2**0.5, 2**0.5),
+        (MLP((16,), gain=2**0.5, output_gain=0.01), 2**0.5, 0.01),
+    ],
+)
+def test_layers_start_orthogonal_with_their_gains(config: MLP, hidden: float, output: float) -> None:
+    network = config.build(4, (3,), 2)
+    for name, gain in (("layers.0.weight", hidden), ("output.weight", output)):
         for member in network.get_parameter(name).detach():
             smaller = member if member.shape[0] < member.shape[1] else member.T
             torch.testing.assert_close(smaller @ smaller.T, gain**2 * torch.eye(len(smaller)), atol=1e-5, rtol=0)

@@ -22,7 +22,7 @@ from steelyard.agents.types import Batch, Records, Spec
 from steelyard.envs import d4rl_table
 from steelyard.trainers import config
 from steelyard.trainers.config import ConfigError, Transfer
-from steelyard.trainers.d4rl_presets import D4RL, DOMAINS, REBRAC, resolve
+from steelyard.trainers.d4rl_presets import D4RL, DOMAINS, REBRAC, cautious, resolve
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.samplers import Uniform
 from steelyard.trainers.schedules import FixedRatio
@@ -136,14 +136,15 @@ def test_iql(domain: str, expectile: float, beta: float) -> None:
     assert agent.actor_optimizer == Adam(3e-4, final_learning_rate=0.0, decay="cosine")
     assert agent.optimizer == Adam(3e-4)
     assert (agent.discount, agent.target_rate, agent.batch_size, agent.critics) == (0.99, 0.005, 256, 2)
-    assert agent.actor == agent.critic == agent.value == MLP((256, 256))
+    assert agent.actor == agent.critic == agent.value == MLP((256, 256), gain=2**0.5)
 
 
 @pytest.mark.parametrize("base", ["iql", "awac"])
 def test_famo2o_has_its_ranges(base: str) -> None:
-    assert agent_of(f"{base}-famo2o-locomotion").balance == Family(1.0, 5.0, interval=5)
-    assert agent_of(f"{base}-famo2o-antmaze").balance == Family(8.0, 14.0, interval=1)
-    assert agent_of(f"{base}-famo2o-antmaze").balance.values == "target"
+    for domain, published in (("locomotion", (1.0, 5.0, 5)), ("antmaze", (8.0, 14.0, 1))):
+        balance = agent_of(f"{base}-famo2o-{domain}").balance
+        assert (balance.low, balance.high, balance.interval) == published
+        assert (balance.values, balance.entropy) == ("target", True)
 
 
 def test_famo2o_on_iql_keeps_its_learning_rate() -> None:
@@ -172,21 +173,21 @@ def test_cql(domain: str, alpha: float, gap: float | None, best_target: bool, sm
     agent = agent_of(f"cql-{domain}")
     assert (agent.conservatism, agent.lagrange_gap, agent.max_target, agent.smallest_gap) == (alpha, gap, best_target, smallest)
     assert (agent.actor_optimizer, agent.optimizer) == (Adam(rate), Adam(3e-4))
-    assert (agent.actor, agent.critic) == (MLP((256,) * 3), MLP((256,) * layers))
+    assert (agent.actor, agent.critic) == (cautious(256, 256, 256), cautious(*(256,) * layers))
     assert (agent.samples, agent.softness, agent.importance_sampling, agent.calibration) == (10, 1.0, True, Uncalibrated())
 
 
 def test_cal_ql() -> None:
     run, agent = D4RL["cal-ql-antmaze"], agent_of("cal-ql-antmaze")
     assert (agent.conservatism, agent.lagrange_gap, agent.max_target, agent.smallest_gap) == (5.0, 0.8, True, -math.inf)
-    assert (agent.actor, agent.critic) == (MLP((256,) * 2), MLP((256,) * 4))
+    assert (agent.actor, agent.critic) == (cautious(256, 256), cautious(256, 256, 256, 256))
     assert (agent.actor_optimizer, agent.optimizer) == (Adam(1e-4), Adam(3e-4))
     assert run.reward_of_failure == -5.0
     assert all(run.agent.calibration == ReturnBound() for name, run in D4RL.items() if name.startswith("cal-ql"))  # pyright: ignore[reportAttributeAccessIssue]
     assert all(run.replay == Mixed(0.5) for name, run in D4RL.items() if name.startswith("cal-ql"))
     assert D4RL["cal-ql-locomotion"].reward_of_failure is None
     adroit = agent_of("cal-ql-adroit")
-    assert (adroit.conservatism, adroit.actor, adroit.critic) == (1.0, MLP((512,) * 2), MLP((512,) * 3))
+    assert (adroit.conservatism, adroit.actor, adroit.critic) == (1.0, cautious(512, 512), cautious(512, 512, 512))
 
 
 def test_awac_and_td3_bc() -> None:
@@ -311,3 +312,7 @@ def test_rebrac_on_other_data_asks_for_its_weights(given: dict[str, float]) -> N
     sentence = r"no weights were published for ReBRAC on mine\.hdf5; give --agent\.cloning\.actor and --agent\.cloning\.critic"
     with pytest.raises(ConfigError, match=sentence):
         resolve(rebrac("mine.hdf5", **given))
+
+
+def test_cautious_perceptrons_start_as_released() -> None:
+    assert cautious(512, 256) == MLP((512, 256), gain=2**0.5, output_gain=0.01)
