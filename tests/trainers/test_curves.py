@@ -98,7 +98,7 @@ def test_the_switch_to_the_online_phase_is_drawn(tmp_path: Path, monkeypatch: py
     assert verticals(ax) == [40.0]
     assert ax.get_xlabel() == "offline updates, then environment steps (thousands)"
     assert ax.get_ylabel() == "normalised score"
-    assert "Vertical line: the online phase begins." in figure.get_supxlabel()
+    assert "Vertical line: the online phase begins." in " ".join(figure.get_supxlabel().split())
 
 
 def test_without_a_switch_there_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
