@@ -1,13 +1,16 @@
 """What all agents share that act: normalisation, a policy, and the balance that conditions it."""
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from steelyard.agents.agent import Agent, Execution, seeded
+from steelyard.agents.errors import SlotError
 from steelyard.agents.networks import Network
 from steelyard.agents.networks.normalizers import ObservationNormalizer, RewardScaler
+from steelyard.agents.networks.policies import BodyBuilder
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import Balance
 from steelyard.agents.types import Batch, Records, Spec, Step
@@ -33,7 +36,6 @@ class Setting(NamedTuple):
 class Buildable:
     """What all configurations of agents share."""
 
-    actor: Network
     observations: ObservationNormalizer
     rewards: RewardScaler
     balance: Balance
@@ -69,18 +71,29 @@ class ActingAgent(Agent):
     """The policy, one of `policies.Policy`; an agent that needs a certain one says which."""
     columns: frozenset[str] = frozenset()
     """Columns of replay beyond the usual ones that its losses read: `next_action`, `goal_return`."""
+    choices: ClassVar[bool] = False
+    """Whether its actions are choices among a few (`Spec.discrete`), or points in a box."""
 
     def __init__(self, config: Buildable, setting: Setting, gamma: float):
         super().__init__(setting.spec, setting.seed, setting.device, setting.execution)
+        self.require_actions(type(config).__name__)
         self.gamma = gamma
-        self.actor_network = config.actor
         self.normalizer = config.observations.build(setting.spec.obs_size)
         self.reward_scale = config.rewards.build(setting.num_envs, gamma)
         self.balance = config.balance.build(setting.spec)
 
-    def build_actor_body(self, outputs: tuple[int, ...]) -> nn.Module:
-        """The policy's network, from what the balance shows it of an observation."""
-        return self.actor_network.build(self.spec.obs_size + self.balance.inputs, outputs)
+    def require_actions(self, name: str) -> None:
+        """Raises `SlotError` if the task's actions are not of the agent's kind."""
+        if self.spec.discrete and not self.choices:
+            raise SlotError(
+                f"{name} needs actions in a box, and this task has {self.spec.action_size} choices; use a DQN preset."
+            )
+        if self.choices and not self.spec.discrete:
+            raise SlotError(f"{name} needs a few choices of action, and this task's actions are real numbers; use SAC or TD3.")
+
+    def body_builder(self, network: Network) -> BodyBuilder:
+        """Builds a policy's network, from what the balance shows it of an observation."""
+        return partial(network.build, self.spec.obs_size + self.balance.inputs)
 
     def prepare(self, batch: Batch) -> Batch:
         """Normalised observations and scaled rewards, by the statistics of this moment."""

@@ -91,6 +91,8 @@ class Agent(nn.Module):
             {name: self.optimizer_of(name).build(dict(self.own(name)), total_updates) for name in self.trained}
         )
         self.every |= {slot: cast(Part, self.get_submodule(slot)).interval for slot in self.slots}
+        for slot in self.slots:
+            cast(Part, self.get_submodule(slot)).begin(cast(Any, self))
         self.to(self.device)
         self.bf16 = self.execution.autocast_enabled(self.device)
         self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.choose)
@@ -106,8 +108,8 @@ class Agent(nn.Module):
         return torch.compile(function, fullgraph=True, dynamic=False)  # pyright: ignore[reportUnknownMemberType]
 
     def own(self, name: str) -> dict[str, Tensor]:
-        """Detached parameters of the child `name`, by their names in the agent."""
-        return {f"{name}.{key}": p.detach() for key, p in self.get_submodule(name).named_parameters()}
+        """Detached parameters of the child `name` that are to be trained, by their names in the agent."""
+        return {f"{name}.{key}": p.detach() for key, p in self.get_submodule(name).named_parameters() if p.requires_grad}
 
     def forward(self, name: str, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
         """The loss called `name` and its metrics, with matrix products in the configured precision."""
@@ -168,7 +170,9 @@ class Agent(nn.Module):
         return self.due(self.update_count)
 
     def intervene(self) -> None:
-        """What happens between updates, outside the compiled graph."""
+        """What happens between updates, outside the compiled graph: the slots' turn."""
+        for slot in self.slots:
+            cast(Part, self.get_submodule(slot)).intervene(cast(Any, self), self.update_count)
 
     def draw(self, size: int) -> Tensor:
         """Standard normal noise [draws, size, action_size] of one update."""

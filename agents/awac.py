@@ -38,7 +38,7 @@ class AdvantageWeighted(ActorCriticAgent):
 
     def __init__(self, config: AWAC, setting: Setting):
         super().__init__(config, setting)
-        self.actor = config.policy.build(self.build_actor_body, self.spec.action_size)
+        self.actor = config.policy.build(self.body_builder(config.actor), self.spec.action_size)
         self.log_largest_weight = math.log(config.largest_weight)
         self.count_draws(2)
 

@@ -48,7 +48,7 @@ class BehaviorCloning(ActingAgent):
     def __init__(self, config: BC, setting: Setting):
         super().__init__(config, setting, gamma=0.99)
         self.config = config
-        self.actor = config.policy.build(self.build_actor_body, self.spec.action_size)
+        self.actor = config.policy.build(self.body_builder(config.actor), self.spec.action_size)
 
     def actor_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
         """-E[log pi(a|s)]; |pi(s) - a|^2 for a deterministic policy."""

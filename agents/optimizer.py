@@ -25,6 +25,8 @@ class Adam:
     """Added to the denominator."""
     decay: Literal["linear", "cosine"] = "linear"
     """How the learning rate moves."""
+    weight_decay: float = 0.0
+    """Share of each parameter, times the learning rate, that a step takes away, beside Adam and not through it (Loshchilov & Hutter 2019)."""
 
     def build(self, parameters: Mapping[str, Tensor], total_updates: int) -> "AdamState":
         """Optimiser state for the named parameters; the schedule ends after `total_updates` steps."""
@@ -64,13 +66,16 @@ class AdamState(nn.Module):
             self.decaying.mul_(self.steps == 0)
 
     def step(self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        """p <- p - lr m_hat / (sqrt(v_hat) + epsilon), in place, for every named parameter."""
+        """p <- p - lr (m_hat / (sqrt(v_hat) + epsilon) + weight_decay p), in place, for every named parameter."""
         first, second = self.config.first_decay, self.config.second_decay
         self.steps.add_(1)
-        rate = self.learning_rate() / (1 - first**self.steps)
+        learning_rate = self.learning_rate()
+        rate = learning_rate / (1 - first**self.steps)
         correction = (1 - second**self.steps).sqrt()
         for (name, parameter), mean, square in zip(parameters.items(), self.means, self.squares, strict=True):
             gradient = gradients[name]
             mean.lerp_(gradient, 1 - first)
             square.lerp_(gradient.square(), 1 - second)
+            if self.config.weight_decay:
+                parameter.mul_(1 - learning_rate * self.config.weight_decay)
             parameter.sub_(rate * mean / (square.sqrt() / correction + self.config.epsilon))

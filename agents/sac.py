@@ -52,7 +52,7 @@ class SoftActorCritic(ActorCriticAgent):
 
     def __init__(self, config: SAC, setting: Setting):
         super().__init__(config, setting)
-        self.actor = config.policy.build(self.build_actor_body, self.spec.action_size)
+        self.actor = config.policy.build(self.body_builder(config.actor), self.spec.action_size)
         self.temperature = Temperature(config.initial_temperature)
         self.target_entropy = config.entropy_per_action * self.spec.action_size
         self.entropy_backup = config.entropy_backup

@@ -41,13 +41,16 @@ class TwinDelayed(ActorCriticAgent):
     """The agent that `TD3` describes."""
 
     losses = ("critic", "actor")
+    slots: ClassVar[tuple[str, ...]] = (*ActorCriticAgent.slots, "cloning")
     slow: ClassVar[dict[str, str]] = {"target_critic": "critic", "target_actor": "actor"}
     actor: DeterministicPolicy
 
     def __init__(self, config: TD3, setting: Setting):
         super().__init__(config, setting)
-        self.actor = DeterministicPolicy(self.build_actor_body((self.spec.action_size,)), config.exploration_noise)
-        self.target_actor = DeterministicPolicy(self.build_actor_body((self.spec.action_size,)), config.exploration_noise)
+        self.actor = DeterministicPolicy(self.body_builder(config.actor)((self.spec.action_size,)), config.exploration_noise)
+        self.target_actor = DeterministicPolicy(
+            self.body_builder(config.actor)((self.spec.action_size,)), config.exploration_noise
+        )
         self.target_noise, self.target_noise_clip = config.target_noise, config.target_noise_clip
         self.cloning = config.cloning.build()
         self.columns = self.cloning.columns
@@ -76,8 +79,3 @@ class TwinDelayed(ActorCriticAgent):
         improvement = self.weighting.state_mean(batch, self.cloning.scale(value) * coefficient * value)
         penalty = self.cloning.penalty(action, batch.action)
         return self.weighting.mean(batch, penalty) - improvement, {}
-
-    def intervene(self) -> None:
-        """The slots' turn between two updates."""
-        super().intervene()
-        self.cloning.advance()

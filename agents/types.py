@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 Metrics = dict[str, Tensor]
@@ -21,6 +22,17 @@ class Spec:
     """Decisions after which an episode is truncated; None if there is no time limit."""
     can_terminate: bool = True
     """Whether the task has terminal states. False for dm-control, whose episodes only run out of time."""
+    discrete: bool = False
+    """Whether an action is one of `action_size` choices; it is then the one-hot vector of the choice."""
+    picture: tuple[int, int, int] | None = None
+    """Channels, height and width of the picture that the observation is, flattened; None if it is none."""
+
+    def random_action(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Uniformly random actions [rows, action_size]: in [-1, 1], or one-hot choices."""
+        if not self.discrete:
+            return 2 * torch.rand(rows, self.action_size, generator=generator) - 1
+        choice = torch.randint(self.action_size, (rows,), generator=generator)
+        return torch.nn.functional.one_hot(choice, self.action_size).float()
 
 
 class Step(NamedTuple):

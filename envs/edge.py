@@ -30,6 +30,25 @@ class ActionBounds:
         return np.clip(self._centre + self._half * action, self._low, self._high).astype(self._dtype)
 
 
+class Choices:
+    """The map from one-hot actions to the numbers of a world's choices."""
+
+    def __init__(self, task: str, start: int):
+        """`start`: number of the first choice."""
+        self._task, self._start = task, start
+
+    def to_world(self, action: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Numbers [num_envs] of the choices that one-hot actions [num_envs, choices] name. Raises `EnvError` if a row is not one-hot."""
+        one_hot = ((action == 0) | (action == 1)).all(-1) & (action.sum(-1) == 1)
+        if not one_hot.all():
+            world = int(np.argmin(one_hot))
+            raise EnvError(
+                f"{self._task}: the action for world {world} is {action[world].tolist()}, which is no choice; give 1 for the chosen "
+                "action and 0 for the others."
+            )
+        return action.argmax(-1) + self._start
+
+
 def check_actions(task: str, action: Tensor, shape: tuple[int, int]) -> NDArray[np.float32]:
     """`action` as a float32 array. Raises `EnvError` if it is not `shape` or if a component lies outside [-1, 1]."""
     if action.shape != shape:

@@ -1,4 +1,4 @@
-"""Worlds of Gymnasium: any registered id with continuous actions, stepped one after the other or in other processes."""
+"""Worlds of Gymnasium: any registered id, stepped one after the other or in other processes."""
 
 import functools
 import importlib
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
-from steelyard.envs.edge import ActionBounds, check_actions, to_float32
+from steelyard.envs.edge import ActionBounds, Choices, check_actions, to_float32
 from steelyard.envs.pictures import RenderThread, close_at_exit
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.snapshot import WorldSnapshot
@@ -37,7 +37,8 @@ class GymEnv:
     """`num_envs` worlds of one Gymnasium id under the contract of `VectorEnv`.
 
     A world that ended is reset by the next call (Gymnasium's NEXT_STEP autoreset), which is reported with `valid=False`.
-    Observations of any other space than a vector of floats are flattened by Gymnasium's `FlattenObservation`.
+    Observations of any other space than a vector of floats are flattened by Gymnasium's `FlattenObservation`. Where actions are choices they
+    are given one-hot.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class GymEnv:
         """`task` is a registered id or `module:id`. `asynchronous` runs each world in a process of its own.
 
         `render_size` is the height and width of pictures in pixels; None keeps the world's own. Raises `EnvError` if the
-        task is not known or its actions are not a box of real numbers.
+        task is not known or its actions are neither a box of real numbers nor a few choices.
         """
         self.num_envs, self.device = num_envs, torch.device(device)
         self._task, self._render_size = task, render_size
@@ -66,16 +67,16 @@ class GymEnv:
         self._drawing, self._drawn = RenderThread(task), False
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         actions, observations = self._vector.single_action_space, self._vector.single_observation_space
-        assert isinstance(actions, gym.spaces.Box)  # _make_world saw to it
-        assert isinstance(observations, gym.spaces.Box)
-        self._action_shape = actions.shape
-        self._bounds = ActionBounds(actions.low.ravel(), actions.high.ravel(), actions.dtype)
+        assert isinstance(observations, gym.spaces.Box)  # _make_world saw to it
+        self._action_shape = actions.shape or ()
+        self._actions, action_size = _action_map(task, actions)
         limit = gym.spec(_registered(task)).max_episode_steps
         self.spec = Spec(
             obs_size=observations.shape[0],
-            action_size=math.prod(actions.shape),
+            action_size=action_size,
             horizon=None if limit is None else math.ceil(limit / action_repeat),
             can_terminate=not task.split(":")[-1].startswith(NEVER_TERMINATE),
+            discrete=isinstance(actions, gym.spaces.Discrete),
         )
         self._snapshot = WorldSnapshot(self._vector.envs[0]) if isinstance(self._vector, SyncVectorEnv) else None
 
@@ -87,11 +88,11 @@ class GymEnv:
         return self._tensor(to_float32(self._task, "observation", obs))
 
     def step(self, action: Tensor) -> Step:
-        """Apply actions [num_envs, action_size] in [-1, 1], rescaled to the bounds of the action space."""
+        """Apply actions [num_envs, action_size]: in [-1, 1], rescaled to the bounds of the action space, or one-hot choices."""
         array = check_actions(self._task, action, (self.num_envs, self.spec.action_size))
         valid = ~self._ended
         with self._alive():
-            scaled = self._bounds.to_world(array).reshape(self.num_envs, *self._action_shape)
+            scaled = self._actions.to_world(array).reshape(self.num_envs, *self._action_shape)
             observed, reward, terminated, truncated, info = self._vector.step(scaled)
         self._ended = terminated | truncated
         obs = self._tensor(to_float32(self._task, "observation", observed))
@@ -219,10 +220,10 @@ def _make_world(task: str, index: int, action_repeat: int, render_size: int | No
         except (gym.error.Error, ImportError) as error:
             raise EnvError(f"{task}: Gymnasium cannot make this task: {_one_line(error)}") from error
         actions, observations = env.action_space, env.observation_space
-        if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
+        continuous = isinstance(actions, gym.spaces.Box) and np.issubdtype(actions.dtype, np.floating)
+        if not continuous and not isinstance(actions, gym.spaces.Discrete):
             raise EnvError(
-                f"{task}: its action space is {actions}; continuous control is what is supported now, "
-                "so choose a task whose action space is a Box of floats."
+                f"{task}: its action space is {actions}; choose a task whose action space is a Box of floats or Discrete."
             )
         flat = isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1
         if not flat:
@@ -233,6 +234,14 @@ def _make_world(task: str, index: int, action_repeat: int, render_size: int | No
                 "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
             )
         return World(env, task, index, action_repeat)
+
+
+def _action_map(task: str, space: gym.Space[Any]) -> tuple[ActionBounds | Choices, int]:
+    """What turns an agent's actions into those of a space, and their size."""
+    if isinstance(space, gym.spaces.Discrete):
+        return Choices(task, int(space.start)), int(space.n)
+    assert isinstance(space, gym.spaces.Box)  # _make_world saw to it
+    return ActionBounds(space.low.ravel(), space.high.ravel(), space.dtype), math.prod(space.shape)
 
 
 def _start_processes(task: str, makers: list[functools.partial[World]]) -> AsyncVectorEnv:

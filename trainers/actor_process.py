@@ -85,10 +85,8 @@ def _act(job: Assignment, policy: nn.Module) -> None:
             if (newer := job.weights.newer(version)) is not None:
                 version, state = newer
                 policy.load_state_dict(state)
-            if written < job.random_transitions:
-                action = 2 * torch.rand(end - first, env.spec.action_size, generator=generator) - 1
-            else:
-                action = policy(obs, generator)
+            explore = written < job.random_transitions
+            action = env.spec.random_action(end - first, generator) if explore else policy(obs, generator)
             step = env.step(action)
             step = step._replace(valid=_first(step.valid, room))
             job.buffer.add(obs, action, step, slice(first, end))

@@ -77,7 +77,7 @@ class LocalCollector:
 
     def random_action(self) -> Tensor:
         """Uniformly random actions [num_envs, action_size]."""
-        return 2 * torch.rand(self.env.num_envs, self.env.spec.action_size, generator=self.generator) - 1
+        return self.env.spec.random_action(self.env.num_envs, self.generator)
 
     def count(self, reward: Tensor, valid: Tensor, done: Tensor) -> None:
         """Add a step to the running returns and record the episodes that it finished."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from steelyard.agents.agent import Execution
 from steelyard.agents.awac import AWAC
 from steelyard.agents.bc import BC
 from steelyard.agents.cql import CQL
+from steelyard.agents.dqn import DQN
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.iql import IQL
-from steelyard.agents.networks import heads, normalizers, policies
+from steelyard.agents.networks import greedy, heads, normalizers, policies
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
@@ -40,6 +42,7 @@ AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("policy_delay", lambda value: value >= 1, "give one or more"),
     ("expectile", lambda value: 0 < value < 1, "give a number between 0 and 1"),
     ("samples", lambda value: value >= 1, "give one or more"),
+    ("target_period", lambda value: value >= 1, "give one or more"),
     ("target_subset", lambda value: value >= 1, "give one or more, or None for all critics"),
 )
 """Hyperparameters that agents may have: name, whether a value is possible, and what to give instead."""
@@ -58,7 +61,7 @@ class Run:
 
     task: str
     """What to learn: a Gymnasium id (HalfCheetah-v5), a dm-control domain-task (walker-run) or a probe."""
-    agent: SAC | TD3 | BC | IQL | AWAC | CQL
+    agent: SAC | TD3 | BC | IQL | AWAC | CQL | DQN
     """The agent and the occupants of its slots."""
     preset: str
     """Name of the recipe; names the run's folder."""
@@ -233,6 +236,8 @@ def small(value: Any) -> Any:
         return dataclasses.replace(value, hidden=(16,))
     if isinstance(value, networks.SimbaV2):
         return dataclasses.replace(value, width=16, blocks=1)
+    if isinstance(value, networks.Convolution):
+        return dataclasses.replace(value, channels=(4,), hidden=(16,))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.replace(value, **{f.name: small(getattr(value, f.name)) for f in dataclasses.fields(value)})
     return value
@@ -249,15 +254,18 @@ CLASSES = {
         IQL,
         AWAC,
         CQL,
+        DQN,
         Execution,
         Adam,
         networks.MLP,
         networks.SimbaV2,
+        networks.Convolution,
         heads.Scalar,
         heads.Categorical,
         policies.Gaussian,
         policies.UnsquashedGaussian,
         policies.Deterministic,
+        greedy.EpsilonGreedy,
         normalizers.RawObservations,
         normalizers.RunningNorm,
         normalizers.DatasetNorm,
@@ -266,12 +274,18 @@ CLASSES = {
         normalizers.AffineRewards,
         normalizers.ReturnRange,
         parts.Squared,
+        parts.ClippedSemiGradient,
+        parts.HuberBellman,
+        parts.AbsoluteBellman,
         parts.Uniform,
         parts.DensityRatio,
+        parts.InverseVariance,
         parts.Fixed,
         parts.Family,
         parts.NoCloning,
         parts.ActionDistance,
+        parts.Greedy,
+        parts.Munchausen,
         parts.Uncalibrated,
         parts.ReturnBound,
         parts.NoModel,
@@ -296,6 +310,8 @@ def to_plain(value: object) -> Any:
         return {"class": TAGS[type(value)], **fields}
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)  # JSON has no infinity
     return value
 
 
@@ -303,6 +319,8 @@ def from_plain(value: Any) -> Any:
     """The inverse of `to_plain`. Raises `ConfigError` for an unknown class or field."""
     if isinstance(value, list):
         return tuple(from_plain(item) for item in value)
+    if value in ("inf", "-inf"):
+        return float(value)
     if not isinstance(value, dict):
         return value
     tag = value.get("class")

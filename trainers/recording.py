@@ -34,15 +34,15 @@ class RecordingError(SteelyardError):
 
 
 class RandomPolicy:
-    """Uniform actions in [-1, 1]."""
+    """Uniformly random actions."""
 
-    def __init__(self, action_size: int, seed: int):
+    def __init__(self, spec: Spec, seed: int):
         self.device = torch.device("cpu")
-        self.action_size, self.generator = action_size, torch.Generator().manual_seed(seed)
+        self.spec, self.generator = spec, torch.Generator().manual_seed(seed)
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [N, action_size]; `explore` makes no difference."""
-        return torch.rand(len(obs), self.action_size, generator=self.generator) * 2.0 - 1.0
+        return self.spec.random_action(len(obs), self.generator)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def open_policy(source: str, task: str | None = None, *, seed: int = 0, snapshot
         agent, _ = restore(folder, run, spec)
         return Source(agent, task, run.action_repeat, spec)
     if source == "random":
-        return Source(RandomPolicy(spec.action_size, seed), task, 1, spec)
+        return Source(RandomPolicy(spec, seed), task, 1, spec)
     policy = read_policy(folder, snapshot=snapshot, seed=seed)
     if (policy.obs_size, policy.action_size) != (spec.obs_size, spec.action_size):
         raise RecordingError(

@@ -38,9 +38,10 @@ def rate(run: Run, spec: Spec, count: int) -> float:
     with TemporaryDirectory() as folder:
         agent = run.agent.build(spec, num_envs=1, total_updates=1, seed=0, execution=run.execution)
         buffer = ReplayBuffer(spec, 1000)
+        generator = torch.Generator().manual_seed(0)
         obs, never = torch.randn(1, spec.obs_size), torch.zeros(1, dtype=torch.bool)
         for _ in range(100):
-            buffer.add(obs, torch.rand(1, spec.action_size), Step(obs, obs, torch.zeros(1), never, never, ~never, {}))
+            buffer.add(obs, spec.random_action(1, generator), Step(obs, obs, torch.zeros(1), never, never, ~never, {}))
         learner = Learner(agent, run.sampler.build(buffer, run.agent.batch_size, run.agent.n_step, agent.gamma, 0), Path(folder))
         learner.update(2 * max(agent.every.values(), default=1))
         start, updates = time.perf_counter(), 0

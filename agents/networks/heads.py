@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+SMALLEST = 1e-30
+"""Probabilities below this one are taken for it before their logarithm."""
+
 
 @dataclass(frozen=True)
 class Scalar:
@@ -31,6 +34,14 @@ class ScalarValue(nn.Module):
     def point(self, value: Tensor) -> Tensor:
         """A target [batch, 1] that says `value` [batch]."""
         return value.unsqueeze(-1)
+
+    def mixture(self, outputs: Tensor, probabilities: Tensor) -> Tensor:
+        """The output [..., batch, 1] that stands for drawing one of `outputs` [..., batch, n, 1] with probabilities [batch, n]: their mean."""
+        return (outputs * probabilities.unsqueeze(-1)).sum(-2)
+
+    def expectation(self, target: Tensor) -> Tensor:
+        """The value [...] that a target [..., 1] says."""
+        return target.squeeze(-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """(Q - y)^2 / 2 per sample [..., batch]."""
@@ -87,6 +98,14 @@ class CategoricalValue(nn.Module):
         position = (moved.clamp(low, high) - low) * (last / (high - low))
         slot = torch.arange(self.config.atoms, device=moved.device)
         return (1 - (position.unsqueeze(-2) - slot.unsqueeze(-1)).abs()).clamp(min=0)
+
+    def mixture(self, outputs: Tensor, probabilities: Tensor) -> Tensor:
+        """The output [..., batch, atoms] that stands for drawing one of `outputs` [..., batch, n, atoms] with probabilities [batch, n]."""
+        return (outputs.softmax(-1) * probabilities.unsqueeze(-1)).sum(-2).clamp(min=SMALLEST).log()
+
+    def expectation(self, target: Tensor) -> Tensor:
+        """The value [...] that a target [..., atoms] says: its mean."""
+        return (target * self.support).sum(-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy -sum_i y_i log p_i per sample [..., batch]."""

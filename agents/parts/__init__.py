@@ -3,21 +3,34 @@
 from steelyard.agents.parts.balance import Balance, Family, Fixed
 from steelyard.agents.parts.calibration import Calibration, ReturnBound, Uncalibrated
 from steelyard.agents.parts.cloning import ActionDistance, Cloning, NoCloning
+from steelyard.agents.parts.improvement import Greedy, Improvement, Munchausen
 from steelyard.agents.parts.model import Model, NoModel
-from steelyard.agents.parts.objective import Objective, Regression, Squared
+from steelyard.agents.parts.objective import ClippedSemiGradient, Regression, Squared
 from steelyard.agents.parts.part import Part
 from steelyard.agents.parts.plasticity import NoIntervention, Plasticity
-from steelyard.agents.parts.weighting import DensityRatio, Uniform, UniformWeighting, Weighting
+from steelyard.agents.parts.robust import AbsoluteBellman, HuberBellman
+from steelyard.agents.parts.variance import InverseVariance
+from steelyard.agents.parts.weighting import DensityRatio, Uniform, UniformWeighting
+
+Objective = Squared | ClippedSemiGradient | HuberBellman | AbsoluteBellman
+Weighting = Uniform | DensityRatio | InverseVariance
 
 __all__ = [
+    "AbsoluteBellman",
     "ActionDistance",
     "Balance",
     "Calibration",
+    "ClippedSemiGradient",
     "Cloning",
     "DensityRatio",
     "Family",
     "Fixed",
+    "Greedy",
+    "HuberBellman",
+    "Improvement",
+    "InverseVariance",
     "Model",
+    "Munchausen",
     "NoCloning",
     "NoIntervention",
     "NoModel",

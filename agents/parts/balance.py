@@ -12,7 +12,7 @@ from steelyard.agents.parts.part import Part
 from steelyard.agents.types import Batch, Metrics, Spec
 
 if TYPE_CHECKING:
-    from steelyard.agents.actor_critic import ActorCriticAgent
+    from steelyard.agents.value_learner import ValueLearningAgent
 
 ENCODING_SIZE = 6
 ENCODING_BASE = 10_000.0
@@ -132,7 +132,7 @@ class FamilyBalance(Part):
         encoding = torch.stack((angle.sin(), angle.cos()), -1).flatten(-2)
         return torch.cat((obs, encoding.expand(*obs.shape[:-1], ENCODING_SIZE)), -1)
 
-    def loss(self, agent: "ActorCriticAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """E[temperature log pi_b(c|s) - min_i Q_i(s, a)], c ~ pi_b, a ~ pi(.|s, c), both reparameterised; and temperature (H - target entropy)."""
         coefficient, log_prob = self.pick(batch.obs, noise[-2, :, :1])
         action = agent.actor.propose(self.condition(batch.obs, coefficient), noise[-1])

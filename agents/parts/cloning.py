@@ -1,12 +1,16 @@
 """Slot `cloning` of deterministic agents: what keeps the policy near the data's actions (TD3+BC, ReBRAC)."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.parts.part import Part
+
+if TYPE_CHECKING:
+    from steelyard.agents.value_learner import ValueLearningAgent
 
 
 class CloningError(SteelyardError):
@@ -35,9 +39,6 @@ class FreePolicy(Part):
     def penalty(self, action: Tensor, data_action: Tensor) -> Tensor:
         """Added to the policy's loss [batch]."""
         return torch.zeros_like(action[..., 0])
-
-    def advance(self) -> None:
-        """Count an update."""
 
     def discount_bonus(self, reward: Tensor, action: Tensor, data_action: Tensor | None) -> Tensor:
         """Subtracted from the bootstrap value: [batch]."""
@@ -87,7 +88,7 @@ class CloningPenalty(Part):
         """The critic's penalty ends and the policy's begins to fall."""
         self.online.fill_(1.0)
 
-    def advance(self) -> None:
+    def intervene(self, agent: "ValueLearningAgent", update_count: int) -> None:
         """Count an update in the online phase."""
         self.updates.add_(self.online)
 

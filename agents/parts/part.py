@@ -8,7 +8,7 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.types import Batch, Metrics
 
 if TYPE_CHECKING:
-    from steelyard.agents.actor_critic import ActorCriticAgent
+    from steelyard.agents.value_learner import ValueLearningAgent
 
 
 class Part(nn.Module):
@@ -22,7 +22,13 @@ class Part(nn.Module):
     interval: int = 1
     """Updates of the agent per update of this part's parameters."""
 
-    def loss(self, agent: "ActorCriticAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def begin(self, agent: "ValueLearningAgent") -> None:
+        """Look at the agent that the part belongs to, once it is complete."""
+
+    def intervene(self, agent: "ValueLearningAgent", update_count: int) -> None:
+        """Change the agent, or this part, after the agent's update number `update_count`, outside the compiled graph."""
+
+    def loss(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """Scalar loss of this part's parameters and metrics to log. Only parts with parameters are asked.
 
         Args:

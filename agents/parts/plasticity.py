@@ -1,13 +1,9 @@
 """Slot `plasticity`: interventions that keep networks trainable."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from steelyard.agents.parts.part import Part
 from steelyard.agents.types import Spec
-
-if TYPE_CHECKING:
-    from steelyard.agents.actor_critic import ActorCriticAgent
 
 
 @dataclass(frozen=True)
@@ -22,9 +18,6 @@ class NoIntervention:
 
 class Untouched(Part):
     """The part that `NoIntervention` describes."""
-
-    def intervene(self, agent: "ActorCriticAgent", update_count: int) -> None:
-        """Change the agent after its update number `update_count`, outside the compiled graph."""
 
 
 Plasticity = NoIntervention

@@ -13,7 +13,7 @@ from steelyard.agents.parts.part import Part
 from steelyard.agents.types import Batch, Metrics, Records, Spec
 
 if TYPE_CHECKING:
-    from steelyard.agents.actor_critic import ActorCriticAgent
+    from steelyard.agents.value_learner import ValueLearningAgent
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class DensityRatioWeighting(UniformWeighting):
         state = self.ratios(batch.obs, batch.action)[1]
         return (self.weights(torch.zeros_like(state), state).detach() * losses).sum(-1)
 
-    def loss(self, agent: "ActorCriticAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """-sum w r + lambda_F E[(gamma_F e^((g + f)(s, a) / T) - e^(f(s') / T))^2] + lambda_K sum w log w, with unbounded ratios in the flow."""
         config = self.config
         action_ratio, state_ratio = self.ratios(batch.obs, batch.action)
@@ -133,6 +133,3 @@ class DensityRatioWeighting(UniformWeighting):
         size = weights.square().sum().reciprocal()
         loss = config.flow * flow + config.closeness * divergence - reward
         return loss, {"density_flow": flow, "density_effective_batch": size}
-
-
-Weighting = Uniform | DensityRatio

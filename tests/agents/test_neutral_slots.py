@@ -102,7 +102,7 @@ def test_neutral_occupants_hold_nothing_and_are_not_trained(
     name: str, build: Callable[..., Any], configs: dict[str, Any]
 ) -> None:
     agent = build(configs[name])
-    assert agent.slots == SLOTS
+    assert set(SLOTS) <= set(agent.slots)
     for slot in SLOTS:
         assert not agent.get_submodule(slot).state_dict(), slot
     assert agent.trained == agent.losses

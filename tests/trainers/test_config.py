@@ -143,7 +143,8 @@ def test_the_file_can_be_read_by_people_and_by_other_programs(tmp_path: Path) ->
     plain = json.loads((tmp_path / "config.json").read_text())
     assert plain["class"] == "Run"
     assert plain["agent"]["class"] == "TD3"
-    assert plain["agent"]["actor"] == {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True, "norm_after": False, "gain": 3**-0.5, "output_gain": None}
+    actor = {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True, "norm_after": False, "gain": 3**-0.5, "output_gain": None}
+    assert plain["agent"]["actor"] == actor
     assert plain["agent"]["weighting"] == {"class": "UniformWeighting"}
     assert plain["sampler"] == {"class": "Uniform"}
 
