@@ -15,6 +15,9 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import Balance
 from steelyard.agents.types import Batch, Records, Spec, Step
 
+PARTS_SEED = 1_000_000
+"""Learned parts draw their initial weights from a stream of their own, so that the agent begins with the same weights with and without them."""
+
 
 class Setting(NamedTuple):
     """For what, and how, an agent is built."""
@@ -80,7 +83,8 @@ class ActingAgent(Agent):
         self.gamma = gamma
         self.normalizer = config.observations.build(setting.spec.obs_size)
         self.reward_scale = config.rewards.build(setting.num_envs, gamma)
-        self.balance = config.balance.build(setting.spec)
+        with seeded(setting.seed + PARTS_SEED):
+            self.balance = config.balance.build(setting.spec)
 
     def require_actions(self, name: str) -> None:
         """Raises `SlotError` if the task's actions are not of the agent's kind."""

@@ -6,7 +6,8 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from steelyard.agents.acting import ActingAgent, Buildable, Setting
+from steelyard.agents.acting import PARTS_SEED, ActingAgent, Buildable, Setting
+from steelyard.agents.agent import seeded
 from steelyard.agents.networks import MLP, Network
 from steelyard.agents.networks.critic import ChoiceCritic, Critic, build_critic
 from steelyard.agents.networks.heads import Scalar, ValueHead
@@ -81,10 +82,11 @@ class ValueLearningAgent(ActingAgent):
         super().__init__(config, setting, config.gamma(spec))
         self.value_learner, self.target_rate = config, config.target_rate
         self.head = config.head.build()
-        self.objective = config.objective.build(spec, config.critics)
-        self.weighting = config.weighting.build(spec, config.critics)
-        self.model = config.model.build(spec)
-        self.plasticity = config.plasticity.build(spec)
+        with seeded(setting.seed + PARTS_SEED):
+            self.objective = config.objective.build(spec, config.critics)
+            self.weighting = config.weighting.build(spec, config.critics)
+            self.model = config.model.build(spec)
+            self.plasticity = config.plasticity.build(spec)
         self.critic = self.build_critic()
         self.target_critic = self.build_critic()
 

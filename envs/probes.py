@@ -10,6 +10,9 @@ An agent that cannot learn one of these in seconds has a bug, and which one it f
 | `probe-action` | one step, reward 1 - (action - 0.5)^2 | action 0.5, value 1 |
 | `probe-action-observation` | one step, reward 1 - (action - observation)^2 | action = observation, value 1 |
 | `probe-truncation` | reward 1 at every step, cut after 5 | value 1 / (1 - gamma), only if truncation bootstraps |
+| `probe-choice` | one step, three choices, reward 1 for the last | values 0, 0, 1 |
+| `probe-choice-observation` | one step, two choices, reward 1 for the sign of the observation | values 1, 0 below zero, 0, 1 above |
+| `probe-choice-discount` | observation 0, then 1; two choices; in the second step reward 1 for the last | values gamma at 0; 0, 1 at 1 |
 """
 
 from collections.abc import Callable
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
-from steelyard.envs.edge import check_actions
+from steelyard.envs.edge import Choices, check_actions
 from steelyard.envs.vector import EnvError
 
 
@@ -30,7 +33,7 @@ class Probe:
     """The rules of one probe; tensors are [num_envs]."""
 
     reward: Callable[[Tensor, Tensor], Tensor]
-    """(observation acted on, action) to reward."""
+    """(observation acted on, action or number of the choice) to reward."""
     length: int = 1
     """Steps of an episode."""
     truncates: bool = False
@@ -39,19 +42,28 @@ class Probe:
     """Whether the observation is drawn from U(-1, 1) at each start; otherwise it is zero."""
     counts: bool = False
     """Whether the observation counts the steps of the episode."""
+    choices: int = 0
+    """Number of choices of action; zero for an action in [-1, 1]."""
 
 
 class ProbeEnv:
     """`num_envs` worlds of one probe under the contract of `VectorEnv`, reset in the call that ends their episode."""
 
     def __init__(self, task: str, probe: Probe, num_envs: int, *, device: torch.device | str = "cpu"):
-        """Observations and actions have one component."""
+        """Observations have one component, actions too unless they are one-hot choices."""
         self.num_envs, self.device = num_envs, torch.device(device)
         self._task, self._probe = task, probe
         self._key = torch.arange(num_envs, device=self.device)
         self._episode = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._age = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self.spec = Spec(obs_size=1, action_size=1, horizon=probe.length, can_terminate=not probe.truncates)
+        self.spec = Spec(
+            obs_size=1,
+            action_size=probe.choices or 1,
+            horizon=probe.length,
+            can_terminate=not probe.truncates,
+            discrete=probe.choices > 0,
+        )
+        self._choices = Choices(task, start=0)
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Start a new episode in every world; world i gets `seed + i`. Returns [num_envs, 1] float32."""
@@ -64,9 +76,12 @@ class ProbeEnv:
         return self._observe()[:, None]
 
     def step(self, action: Tensor) -> Step:
-        """Apply actions [num_envs, 1] in [-1, 1]."""
-        check_actions(self._task, action, (self.num_envs, 1))
-        reward = self._probe.reward(self._observe(), action[:, 0].float())
+        """Apply actions [num_envs, 1] in [-1, 1], or one-hot choices [num_envs, choices]."""
+        array = check_actions(self._task, action, (self.num_envs, self.spec.action_size))
+        if self.spec.discrete:
+            self._choices.to_world(array)
+        taken = action.argmax(-1) if self.spec.discrete else action[:, 0]
+        reward = self._probe.reward(self._observe(), taken.float())
         self._age = self._age + 1
         next_obs = self._observe()[:, None]
         done = self._age == self._probe.length
@@ -125,6 +140,9 @@ _RULES: dict[str, Probe] = {
     "probe-action": Probe(reward=lambda obs, action: _near(0.5, action)),
     "probe-action-observation": Probe(reward=_near, draws=True),
     "probe-truncation": Probe(reward=lambda obs, action: torch.ones_like(action), length=5, truncates=True),
+    "probe-choice": Probe(reward=lambda obs, choice: (choice == 2).float(), choices=3),
+    "probe-choice-observation": Probe(reward=lambda obs, choice: (choice == (obs > 0)).float(), draws=True, choices=2),
+    "probe-choice-discount": Probe(reward=lambda obs, choice: obs * choice, length=2, counts=True, choices=2),
 }
 
 PROBES: dict[str, Callable[..., ProbeEnv]] = {task: partial(ProbeEnv, task, probe) for task, probe in _RULES.items()}

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from steelyard.agents.agent import Execution
-from steelyard.agents.networks import SimbaV2
-from steelyard.agents.types import Batch, Step
+from steelyard.agents.dqn import DQN
+from steelyard.agents.networks import MLP, SimbaV2
+from steelyard.agents.parts import HuberBellman, InverseVariance, Munchausen
+from steelyard.agents.types import Batch, Spec, Step
 
 Build = Callable[..., Any]
 DrawBatch = Callable[..., Batch]
@@ -81,6 +83,35 @@ def test_one_graph_for_each_pattern_of_due_losses_equals_eager(
     assert_same_weights(*agents)
     assert options
     assert all(given["fullgraph"] for given in options)
+
+
+def test_learned_objectives_weights_and_choices_are_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **given: compiler(function, **given, backend="aot_eager"))
+    spec, generator = Spec(3, 4, discrete=True), torch.Generator().manual_seed(0)
+    config = DQN(
+        critic=MLP((16,)),
+        improvement=Munchausen(),
+        objective=HuberBellman(network=MLP((8,))),
+        weighting=InverseVariance(MLP((8,)), period=2),
+        target_period=2,
+    )
+    agents: Any = [
+        config.build(spec, num_envs=2, total_updates=9, seed=0, execution=Execution(compile=compiled))
+        for compiled in (False, True)
+    ]
+
+    def draw(seed: int) -> Batch:
+        obs, next_obs = torch.randn(2, 8, 3, generator=generator)
+        one = torch.ones(8)
+        return Batch(
+            obs, spec.random_action(8, generator), torch.randn(8, generator=generator), next_obs, 0.9 * one, one, torch.arange(8)
+        )
+
+    live((agents[0], agents[1]), draw, range(6))
+    assert_same_weights(*agents)
+    obs = torch.randn(5, 3)
+    assert torch.equal(agents[0].act(obs, True), agents[1].act(obs, True))
 
 
 def test_eager_execution_compiles_nothing(

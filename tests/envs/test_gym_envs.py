@@ -12,6 +12,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
+from steelyard.agents.types import Spec
 from steelyard.envs import EnvError, check_contract, make
 from steelyard.envs.gym_envs import GymEnv
 
@@ -92,7 +93,7 @@ def test_a_process_that_is_killed_is_named():
 
 
 def test_whole_actions_are_refused():
-    with pytest.raises(EnvError, match="continuous control"):
+    with pytest.raises(EnvError, match="a Box of floats or Discrete"):
         make("foreign_worlds:Whole-v0", 1)
 
 
@@ -167,3 +168,36 @@ def test_old_versions_and_boxes_are_made_without_remarks(recwarn):
     make("Hopper-v4", 1)
     make("HalfCheetah-v5", 1)
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_choices_are_given_one_hot_and_counted_from_the_first():
+    env = make("CartPole-v1", 3)
+    assert env.spec.discrete
+    assert (env.spec.obs_size, env.spec.action_size, env.spec.horizon) == (4, 2, 500)
+    obs = env.reset(seed=5)
+    world = gym.make("CartPole-v1")
+    first, _ = world.reset(seed=6)
+    assert obs[1].tolist() == first.tolist()
+    for choice in (1, 0, 0, 1):
+        step = env.step(
+            torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]) if choice else torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+        )
+        expected, reward, *_ = world.step(choice)
+        assert step.next_obs[1].tolist() == expected.tolist()
+        assert step.reward[1] == reward
+    for wrong in ([0.5, 0.5], [1.0, 1.0], [0.0, 0.0], [-1.0, 1.0]):
+        with pytest.raises(
+            EnvError, match=r"CartPole-v1: the action for world 2 is \[.*which is no choice; give 1 for the chosen"
+        ):
+            env.step(torch.tensor([[1.0, 0.0], [0.0, 1.0], wrong]))
+    env.close()
+
+
+def test_random_actions_are_of_the_tasks_kind():
+    generator = torch.Generator().manual_seed(0)
+    choices = Spec(1, 3, discrete=True).random_action(3000, generator)
+    assert set(choices.unique().tolist()) == {0.0, 1.0}
+    assert choices.mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.05)
+    box = Spec(1, 3).random_action(3000, generator)
+    assert float(box.min()) < -0.99
+    assert float(box.max()) > 0.99

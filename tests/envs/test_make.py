@@ -18,7 +18,6 @@ from steelyard.envs.gl import choose_backend
         ("walker_rn", {}, "did you mean walker-run"),
         ("zzzz", {}, "name a Gymnasium id"),
         ("probe-nothing", {}, "the probes are probe-constant"),
-        ("CartPole-v1", {}, "continuous control is what is supported now"),
         ("HalfCheetah-v3", {}, "gymnasium-robotics"),
         ("no_such_module:Thing-v0", {}, "no_such_module"),
         ("Pendulum-v1", {"vectorization": "batch"}, "no batch form"),

@@ -1,6 +1,7 @@
 """Every preset: says what its recipe says, round-trips through JSON, and learns for two updates in its debug form."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,21 +9,26 @@ from typing import Any
 import pytest
 import torch
 
-from steelyard.agents.networks import SimbaV2
+from steelyard.agents.dqn import DQN
+from steelyard.agents.networks import Convolution, SimbaV2
+from steelyard.agents.networks.greedy import EpsilonGreedy
 from steelyard.agents.networks.heads import Categorical
 from steelyard.agents.networks.normalizers import ReturnScale, RunningNorm
 from steelyard.agents.networks.policies import Gaussian
 from steelyard.agents.optimizer import Adam
+from steelyard.agents.parts import Greedy, Munchausen, Squared
+from steelyard.agents.parts import Uniform as UniformWeight
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.config import Run, debug, from_plain, to_plain
 from steelyard.trainers.learner import Learner
-from steelyard.trainers.presets import DEMO, DMC, MUJOCO
+from steelyard.trainers.presets import DEMO, DMC, MINATAR, MUJOCO
 
-TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "demo": {"demo": DEMO}}
+TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "demo": {"demo": DEMO}}
 ALL = {f"{table}/{name}": run for table, runs in TABLES.items() for name, run in runs.items()}
 SPEC = Spec(obs_size=5, action_size=2, horizon=200)
+CHOICES = Spec(obs_size=400, action_size=6, discrete=True, picture=(4, 10, 10))
 
 
 def of(run: Run) -> Any:
@@ -40,15 +46,15 @@ def test_the_folder_is_named_after_the_preset(name: str) -> None:
     assert ALL[name].preset == name.split("/")[1]
 
 
-def replay() -> ReplayBuffer:
+def replay(spec: Spec) -> ReplayBuffer:
     """A hundred random transitions of one world."""
     generator = torch.Generator().manual_seed(0)
-    buffer = ReplayBuffer(SPEC, 1_000)
-    obs, no = torch.zeros(1, 5), torch.zeros(1, dtype=torch.bool)
+    buffer = ReplayBuffer(spec, 1_000)
+    obs, no = torch.zeros(1, spec.obs_size), torch.zeros(1, dtype=torch.bool)
     for _ in range(100):
-        after = torch.randn(1, 5, generator=generator)
+        after = torch.randn(1, spec.obs_size, generator=generator)
         step = Step(after, after, torch.randn(1, generator=generator), no, no, ~no, {})
-        buffer.add(obs, 2 * torch.rand(1, 2, generator=generator) - 1, step)
+        buffer.add(obs, spec.random_action(1, generator), step)
         obs = after
     return buffer
 
@@ -56,14 +62,16 @@ def replay() -> ReplayBuffer:
 @pytest.mark.parametrize("run", ALL.values(), ids=ALL)
 def test_two_updates_in_debug_form(run: Run, tmp_path: Path) -> None:
     run = debug(run)
-    agent = run.agent.build(SPEC, num_envs=1, total_updates=run.total_updates, seed=0, execution=run.execution)
-    sampler = run.sampler.build(replay(), run.agent.batch_size, run.agent.n_step, agent.gamma, 0)
+    spec = CHOICES if isinstance(run.agent, DQN) else SPEC
+    agent = run.agent.build(spec, num_envs=1, total_updates=run.total_updates, seed=0, execution=run.execution)
+    sampler = run.sampler.build(replay(spec), run.agent.batch_size, run.agent.n_step, agent.gamma, 0)
     before = {name: p.detach().clone() for name, p in agent.named_parameters()}
     learner = Learner(agent, sampler, tmp_path)
     learner.update(2)
     assert agent.update_count == 2
-    assert {"critic_loss", "actor_loss", "value"} <= learner.metrics.keys()
-    for child in ("actor", "critic", "target_critic"):
+    losses = {f"{name}_loss" for name in agent.losses}
+    assert {"critic_loss", "value", *losses} <= learner.metrics.keys()
+    for child in agent.losses:
         assert any(not torch.equal(before[name], p) for name, p in agent.named_parameters() if name.startswith(f"{child}."))
 
 
@@ -78,7 +86,8 @@ def test_debug_shrinks_and_keeps_the_recipe(run: Run) -> None:
     assert small.checkpoint_interval < small.env_steps
     assert not small.execution.compile
     assert small.agent.batch_size < run.agent.batch_size
-    for network, original in ((small.agent.actor, run.agent.actor), (of(small).critic, of(run).critic)):
+    names = [name for name in ("actor", "critic") if hasattr(run.agent, name)]
+    for network, original in ((getattr(small.agent, name), getattr(run.agent, name)) for name in names):
         assert type(network) is type(original)
         assert (network.width if isinstance(network, SimbaV2) else sum(network.hidden)) <= 16
     assert type(small.agent) is type(run.agent)
@@ -126,3 +135,30 @@ def test_a_published_run_makes_a_million_updates(table: str) -> None:
     run = TABLES[table]["simba-v2"]
     assert run.env_steps == 1_000_000
     assert 0.985e6 <= run.total_updates <= 1e6
+
+
+def test_minatar_presets_have_the_papers_numbers() -> None:
+    """Kitamura et al. 2023, released code: table of MinAtar's settings."""
+    for name in ("dqn", "m-dqn", "dvw-dqn", "dvw-m-dqn"):
+        run, agent = MINATAR[name], of(MINATAR[name])
+        assert (run.env_steps, run.random_steps, run.capacity, run.schedule.ratio) == (10_000_000, 10_000, 100_000, 0.25)
+        assert (agent.batch_size, agent.discount, agent.optimizer, agent.target_period, agent.target_rate) == (
+            32,
+            0.99,
+            Adam(2.5e-4),
+            250,
+            1.0,
+        )
+        assert agent.critic == Convolution((16,), 3, (128,), 10)
+        assert agent.critics == 1
+        assert agent.exploration == EpsilonGreedy(1.0, 0.1, 1_000_000)
+        assert agent.objective == Squared()
+        assert agent.improvement == (Munchausen(0.03, 0.9, -1.0) if "m-dqn" in name else Greedy(0.0))
+        if "dvw" in name:
+            part = agent.weighting
+            assert (part.optimizer, part.period, part.smallest_variance, part.lowest) == (Adam(2.5e-4), 250, 0.1, 0.1)
+            assert part.scale_speed * part.optimizer.learning_rate == 1e-3
+            assert part.network == agent.critic
+            assert math.log(part.initial_scale) == 1.0
+        else:
+            assert agent.weighting == UniformWeight()
