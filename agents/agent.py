@@ -67,6 +67,10 @@ class Agent(nn.Module):
         self.spec, self.device, self.execution = spec, device, execution
         self.every: dict[str, int] = {}
         self.target_rate = 1.0
+        self.target_period: int | None = None
+        """Updates between two moves of the targets, which are then made outside the graph; None moves them in it, whenever "slow" is due. A graph of
+        its own for a move that is rare would take longer to compile than it saves."""
+        self.target_moves = 0
         self.draws = 0
         """Standard normal draws [draws, batch, action_size] that an update needs."""
         self.update_count = 0
@@ -147,16 +151,19 @@ class Agent(nn.Module):
                         module.project()  # pyright: ignore[reportCallIssue]
                 metrics = metrics | {f"{name}_loss": value} | more
             if "slow" in due:
-                for slow, fast in self.slow.items():
-                    for target, source in zip(
-                        self.get_submodule(slow).parameters(), self.get_submodule(fast).parameters(), strict=True
-                    ):
-                        target.lerp_(source, self.target_rate)
+                self.move_targets()
             return metrics
+
+    def move_targets(self) -> None:
+        """target <- target + rate (source - target), for every parameter of the slow children."""
+        for slow, fast in self.slow.items():
+            for target, source in zip(self.get_submodule(slow).parameters(), self.get_submodule(fast).parameters(), strict=True):
+                target.lerp_(source, self.target_rate)
 
     def due(self, count: int) -> tuple[str, ...]:
         """What update number `count` trains."""
-        return tuple(name for name in (*self.trained, "slow") if count % self.every.get(name, 1) == 0)
+        names = self.trained if self.target_period else (*self.trained, "slow")
+        return tuple(name for name in names if count % self.every.get(name, 1) == 0)
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient update of every loss that is due, from a batch of raw transitions. Metrics are tensors: nothing synchronises."""
@@ -169,8 +176,12 @@ class Agent(nn.Module):
         self.update_count += 1
         return self.due(self.update_count)
 
+    @torch.no_grad()
     def intervene(self) -> None:
-        """What happens between updates, outside the compiled graph: the slots' turn."""
+        """What happens between updates, outside the compiled graph: rare moves of the targets, and the slots' turn."""
+        if self.target_period and self.update_count // self.target_period != self.target_moves:
+            self.target_moves = self.update_count // self.target_period
+            self.move_targets()
         for slot in self.slots:
             cast(Part, self.get_submodule(slot)).intervene(cast(Any, self), self.update_count)
 
@@ -204,6 +215,7 @@ class Agent(nn.Module):
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `get_extra_state`."""
         self.update_count = int(state["update_count"])
+        self.target_moves = self.update_count // (self.target_period or 1)
         for name, generator in self.generators.items():
             generator.set_state(state[name].cpu())
 

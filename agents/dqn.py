@@ -60,7 +60,7 @@ class DeepQ(ValueLearningAgent):
         super().__init__(config, setting)
         self.improvement = config.improvement.build()
         self.exploration = config.exploration.build()
-        self.every = {"slow": config.target_period}
+        self.target_period = config.target_period
 
     def build_critic(self) -> ChoiceCritic:
         """A critic with all its members."""

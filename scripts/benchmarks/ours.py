@@ -13,14 +13,17 @@ from steelyard.agents.networks import MLP
 from steelyard.agents.types import Spec, Step
 from steelyard.envs import make
 from steelyard.trainers.buffer import Placement, ReplayBuffer
+from steelyard.trainers.config import Run
 from steelyard.trainers.d4rl_presets import D4RL
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online
-from steelyard.trainers.presets import MUJOCO
+from steelyard.trainers.presets import MINATAR, MUJOCO
 from steelyard.trainers.samplers import Uniform
 from steelyard.trainers.threads import use
 
 SPEC = Spec(obs_size=17, action_size=6, horizon=1000)
+GAME = Spec(obs_size=400, action_size=6, discrete=True, picture=(4, 10, 10))
+"""MinAtar's Breakout."""
 BATCH, ROWS, MILLION = 256, 100_000, 1_000_000
 UPDATES_PER_CALL = {"cpu": 1, "cuda": 16}
 """On a GPU several updates are one launch, as in training at replay ratios above one."""
@@ -33,6 +36,8 @@ def build(kind: str, threads: int, **options: Any) -> Subject:
         "updates": updates,
         "offline": offline,
         "end_to_end": end_to_end,
+        "game_updates": game_updates,
+        "game_training": game_training,
         "stepping": stepping,
         "replay_add": replay_add,
         "replay_sample": replay_sample,
@@ -46,10 +51,10 @@ def random_step(num_envs: int) -> Step:
     return Step(obs, obs, torch.randn(num_envs), never, never, ~never, {})
 
 
-def filled(rows: int, num_envs: int = 1, device: str = "cpu") -> ReplayBuffer:
+def filled(rows: int, num_envs: int = 1, device: str = "cpu", spec: Spec = SPEC) -> ReplayBuffer:
     """A replay buffer full of random transitions."""
     placement: Placement = "host" if device == "cpu" else "device"
-    buffer = ReplayBuffer(SPEC, rows, num_envs, placement=placement, device=device)
+    buffer = ReplayBuffer(spec, rows, num_envs, placement=placement, device=device)
     buffer.data.normal_()
     buffer.data[..., -3:-1], buffer.data[..., -1] = 0, 1
     buffer.cursors.fill_(buffer.rows - 1)
@@ -58,22 +63,26 @@ def filled(rows: int, num_envs: int = 1, device: str = "cpu") -> ReplayBuffer:
 
 def updates(preset: str, critics: int, compile: bool, precision: Literal["fp32", "bf16"], device: str = "cpu") -> Subject:
     """One update after another, sampling included, as in training."""
-    return learning(dataclasses.replace(MUJOCO[preset].agent, critics=critics), compile, precision, device)
+    return learning(dataclasses.replace(MUJOCO[preset].agent, critics=critics, batch_size=BATCH), compile, precision, device)
 
 
 def offline(algorithm: str, compile: bool, precision: Literal["fp32", "bf16"], device: str = "cpu") -> Subject:
     """The same for an offline agent, all networks with two hidden layers of 256."""
     config, layers = D4RL[f"{algorithm}-locomotion"].agent, MLP((256, 256))
     networks = {name: layers for name in ("actor", "critic", "value") if hasattr(config, name)}
-    return learning(dataclasses.replace(config, **networks), compile, precision, device)
+    return learning(dataclasses.replace(config, **networks, batch_size=BATCH), compile, precision, device)
 
 
-def learning(config: Any, compile: bool, precision: Literal["fp32", "bf16"], device: str) -> Subject:
+def game_updates(preset: str, compile: bool, precision: Literal["fp32", "bf16"], device: str) -> Subject:
+    """The same for an agent of MinAtar."""
+    return learning(MINATAR[preset].agent, compile, precision, device, GAME)
+
+
+def learning(config: Any, compile: bool, precision: Literal["fp32", "bf16"], device: str, spec: Spec = SPEC) -> Subject:
     """One update after another of an agent on replay full of random transitions."""
     execution = Execution(precision=precision, compile=compile)
-    config = dataclasses.replace(config, batch_size=BATCH)
-    agent = config.build(SPEC, num_envs=1, total_updates=MILLION, seed=0, device=device, execution=execution)
-    sampler = Uniform().build(filled(ROWS, device=device), BATCH, config.n_step, agent.gamma, seed=0)
+    agent = config.build(spec, num_envs=1, total_updates=MILLION, seed=0, device=device, execution=execution)
+    sampler = Uniform().build(filled(ROWS, device=device, spec=spec), config.batch_size, config.n_step, agent.gamma, seed=0)
     learner, count = Learner(agent, sampler, Path(mkdtemp())), UPDATES_PER_CALL[device]
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(5):
@@ -84,13 +93,24 @@ def learning(config: Any, compile: bool, precision: Literal["fp32", "bf16"], dev
 
 def end_to_end(compile: bool, precision: Literal["fp32", "bf16"]) -> Subject:
     """Steps of the training loop: act, step, store, update; without evaluation and checkpoints."""
+    return training(MUJOCO["sac"], Execution(precision=precision, compile=compile))
+
+
+def game_training(num_envs: int, vectorization: Literal["sync", "batch"], compile: bool) -> Subject:
+    """The same in MinAtar's Breakout."""
+    run = dataclasses.replace(MINATAR["m-dqn"], num_envs=num_envs, vectorization=vectorization)
+    return training(run, Execution(compile=compile))
+
+
+def training(run: Run, execution: Execution) -> Subject:
+    """Steps of the training loop of a run."""
     run = dataclasses.replace(
-        MUJOCO["sac"],
+        run,
         random_steps=300,
         evaluation_episodes=1,
         threads=torch.get_num_threads(),
         device="cpu",
-        execution=Execution(precision=precision, compile=compile),
+        execution=execution,
         log_to=(),
     )
     online = Online(run, Path(mkdtemp()))
@@ -103,14 +123,15 @@ def end_to_end(compile: bool, precision: Literal["fp32", "bf16"]) -> Subject:
 
     while online.agent.update_count < 5:
         step()
-    return repeat(step)
+    return repeat(step, run.num_envs)
 
 
-def stepping(vectorization: str, num_envs: int) -> Subject:
-    """Random actions in HalfCheetah-v5, resets included."""
-    env = make("HalfCheetah-v5", num_envs, vectorization=vectorization)
+def stepping(vectorization: str, num_envs: int, task: str = "HalfCheetah-v5") -> Subject:
+    """Random actions, resets included."""
+    env = make(task, num_envs, vectorization=vectorization)
     env.reset(0)
-    actions = torch.rand(1000, num_envs, env.spec.action_size) * 2 - 1
+    generator = torch.Generator().manual_seed(0)
+    actions = [env.spec.random_action(num_envs, generator) for _ in range(1000)]
     state = {"steps": 0}
 
     def step() -> None:

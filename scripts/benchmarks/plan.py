@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TableName = Literal["sac", "simba", "end_to_end", "offline", "envs", "replay"]
+TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "envs", "replay"]
 Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
 PEERS: dict[Library, tuple[str, str]] = {
     "sb3": ("Stable-Baselines3", "stable-baselines3"),
@@ -22,6 +22,7 @@ TITLES: dict[TableName, tuple[str, str]] = {
     "simba": ("SimbaV2 at its published size (actor 128 x 1, critic 512 x 2), batch 256, observation 17, action 6", "updates/s"),
     "end_to_end": ("HalfCheetah-v5 end to end, SAC, one update per environment step", "environment steps/s"),
     "offline": ("Offline agents, two hidden layers of 256, batch 256, observation 17, action 6, sampling included", "updates/s"),
+    "minatar": ("MinAtar: M-DQN with variance weights and without, batch 32; the games alone", "updates/s, environment steps/s"),
     "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
     "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
 }
@@ -80,6 +81,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
                 Row("simba", f"GPU, one critic, {precision}", 1, {"preset": "simba-v2", "critics": 1, **on_gpu}),
                 Row("simba", f"GPU, two critics, {precision}", 1, {"preset": "simba-v2", "critics": 2, **on_gpu}),
             ]
+    rows += minatar(threads, precisions, cuda)
     for vectorization, num_envs in (("sync", 1), ("sync", 8), ("async", 8), ("batch", 64)):
         used = max(threads) if vectorization == "batch" else 1
         options = {"kind": "stepping", "vectorization": vectorization, "num_envs": num_envs}
@@ -115,4 +117,22 @@ def offline(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, p
         if cuda:
             options = {"kind": "offline", "algorithm": algorithm, "compile": True, "precision": "fp32", "device": "cuda"}
             rows.append(Row("offline", f"{algorithm}, GPU, fp32", 1, options))
+    return rows
+
+
+def minatar(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool) -> list[Row]:
+    """The rows of the table `minatar`: updates, training from end to end, and the games in both forms."""
+    rows: list[Row] = []
+    places = [(f"compiled, {precision}", "cpu", precision, count) for count in threads for precision in precisions]
+    for label, device, precision, count in [*places, *[("GPU, fp32", "cuda", "fp32", 1)] * cuda]:
+        for preset in ("m-dqn", "dvw-m-dqn"):
+            options = {"kind": "game_updates", "preset": preset, "compile": True, "precision": precision, "device": device}
+            rows.append(Row("minatar", f"{preset} updates, {label}", count, options))
+    for num_envs, vectorization in ((1, "sync"), (16, "batch")):
+        options = {"kind": "game_training", "num_envs": num_envs, "vectorization": vectorization, "compile": True}
+        rows.append(Row("minatar", f"m-dqn end to end, an update for 4 steps, {vectorization} {num_envs}", 1, options))
+    for game in ("breakout", "space_invaders"):
+        for num_envs, vectorization in ((1, "sync"), (16, "batch"), (1024, "batch")):
+            options = {"kind": "stepping", "task": f"minatar-{game}", "vectorization": vectorization, "num_envs": num_envs}
+            rows.append(Row("minatar", f"{game} alone, {vectorization} {num_envs}", 1, options))
     return rows

@@ -24,8 +24,9 @@ from steelyard.agents.networks import MLP, SimbaV2
 from steelyard.agents.networks.heads import Categorical
 from steelyard.agents.networks.normalizers import AffineRewards, DatasetNorm, ReturnRange, ReturnScale, RunningNorm
 from steelyard.agents.optimizer import Adam
-from steelyard.agents.parts import Family, ReturnBound
+from steelyard.agents.parts import Family, HuberBellman, InverseVariance, ReturnBound
 from steelyard.agents.sac import SAC
+from steelyard.agents.td3 import TD3
 from steelyard.envs.d4rl_table import normalized_score
 from steelyard.envs.datasets import Dataset, DatasetError, write_hdf5
 from steelyard.trainers import checkpoint
@@ -472,11 +473,17 @@ SIMBA: dict[str, Any] = {
     "rewards": ReturnScale(),
     "balance": Family(1.0, 3.0, network=MLP((8,))),
 }
+ROBUST: dict[str, Any] = {
+    "objective": HuberBellman(network=MLP((8,))),
+    "weighting": InverseVariance(network=MLP((8,)), period=5),
+}
 FAMILIES = {
     "iql": IQL(value=SimbaV2(8, 1), **SIMBA),
     "awac": AWAC(**SIMBA),
     "cql": CQL(samples=2, **SIMBA),
     "iql-categorical": IQL(value=SimbaV2(8, 1), head=Categorical(11), **SIMBA),
+    "sac-robust": SAC(head=Categorical(11), **SIMBA, **ROBUST),
+    "td3-robust": TD3(head=Categorical(11), **SIMBA, **ROBUST),
 }
 SAMPLERS = {
     "uniform": Uniform(),
@@ -488,7 +495,10 @@ SAMPLERS = {
 
 @pytest.mark.parametrize(
     ("agent", "sampler"),
-    [*((agent, sampler) for agent in ("iql", "awac", "cql") for sampler in SAMPLERS), ("iql-categorical", "by-advantage")],
+    [
+        *((agent, sampler) for agent in ("iql", "awac", "cql") for sampler in SAMPLERS),
+        *((agent, "by-advantage") for agent in ("iql-categorical", "sac-robust", "td3-robust")),
+    ],
 )
 def test_samplers_networks_and_balances_go_together(agent: str, sampler: str, data: str, tmp_path: Path) -> None:
     """Every sampler with SimbaV2's networks and FamO2O's balance, through both phases."""
