@@ -18,6 +18,7 @@ from steelyard.trainers import checkpoint, config, presets
 from steelyard.trainers.collector import LocalCollector
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.online import Online, train
+from steelyard.trainers.schedules import FixedRatio
 
 ROOT = Path(__file__).parents[2]
 CLOCKS = {"seconds", "time/env_steps_per_second", "time/updates_per_second"}
@@ -26,6 +27,13 @@ CLOCKS = {"seconds", "time/env_steps_per_second", "time/updates_per_second"}
 def small(run: Run, task: str, **changes: object) -> Run:
     run = config.debug(dataclasses.replace(run, task=task))
     return dataclasses.replace(run, random_steps=40, log_interval=20, log_to=(), **changes)
+
+
+def frequent(run: Run) -> Run:
+    """The same with an update for every step, and generations that change within a few of them."""
+    agent: Any = run.agent
+    agent = dataclasses.replace(agent, target_period=7, weighting=dataclasses.replace(agent.weighting, period=9))
+    return dataclasses.replace(run, agent=agent, schedule=FixedRatio(1.0))
 
 
 def rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -69,6 +77,12 @@ RUNS = {
     ),
     "simba-dmc-reacher": small(
         presets.DMC["simba-v2"], "reacher-easy", env_steps=480, checkpoint_interval=150, evaluation_interval=10_000
+    ),
+    "dvw-m-dqn-choices": small(
+        frequent(presets.MINATAR["dvw-m-dqn-classic"]), "CartPole-v1", env_steps=240, checkpoint_interval=90, evaluation_interval=100
+    ),
+    "qrc-huber-choices-two-worlds": small(
+        presets.MINATAR["qrc-huber-classic"], "CartPole-v1", num_envs=2, env_steps=240, checkpoint_interval=90
     ),
 }
 
