@@ -12,7 +12,7 @@ import tyro
 from steelyard import envs
 from steelyard.agents.acting import ActingAgent
 from steelyard.envs.d4rl_table import normalized_score
-from steelyard.trainers import config
+from steelyard.trainers import plain
 from steelyard.trainers.config import Run
 from steelyard.trainers.errors import run_script
 from steelyard.trainers.evaluation import FRESH_SEEDS, evaluate
@@ -47,7 +47,7 @@ class Evaluate:
 
 def score(options: Evaluate) -> dict[str, Any]:
     """Plays the episodes and returns what was found, as plain data."""
-    run = config.load(options.folder / "config.json")
+    run = plain.load(options.folder / "config.json")
     seed = FRESH_SEEDS + run.seed if options.seed is None else options.seed
     env = envs.make(run.task, max(min(options.episodes, WORLDS), 1), action_repeat=run.action_repeat)
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)

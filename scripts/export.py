@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from steelyard import envs
 from steelyard.agents.errors import SteelyardError
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers import config
+from steelyard.trainers import plain
 from steelyard.trainers.errors import run_script
 from steelyard.trainers.evaluation import Actor, evaluation_seed
 from steelyard.trainers.restore import Which, restore
@@ -50,7 +50,7 @@ class Export:
 
 def export(options: Export) -> list[Path]:
     """Writes and checks the files; returns their paths. Raises `ExportError` if one of them acts differently."""
-    run = config.load(options.folder / "config.json")
+    run = plain.load(options.folder / "config.json")
     env = envs.make(run.task, 8, action_repeat=run.action_repeat)
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     obs = gather_observations(agent, env, OBSERVATIONS, evaluation_seed(run.seed))

@@ -13,7 +13,7 @@ import torch
 
 from steelyard import envs
 from steelyard.agents.types import Spec
-from steelyard.trainers import checkpoint, config, threads
+from steelyard.trainers import checkpoint, plain, threads
 from steelyard.trainers.actor_collector import ActorCollector, lead
 from steelyard.trainers.actors import Episode, guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
@@ -260,13 +260,13 @@ def train(
     folder = run.folder(root)
     written = folder / "config.json"
     if written.exists() and not fresh:
-        difference = config.first_difference(config.load(written), run)
+        difference = plain.first_difference(plain.load(written), run)
         if difference:
             raise ConfigError(
                 f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --preset."
             )
     require_compiler(run)
     loop = make_loop(run, folder, fresh and written.exists())
-    config.save(run, written)
+    plain.save(run, written)
     loop.train()
     return folder

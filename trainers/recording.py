@@ -16,7 +16,7 @@ from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Spec, Step
 from steelyard.envs.datasets import Dataset
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers import config, provenance
+from steelyard.trainers import plain, provenance
 from steelyard.trainers.evaluation import Actor
 from steelyard.trainers.policy_files import read_policy
 from steelyard.trainers.restore import restore
@@ -66,7 +66,7 @@ def open_policy(source: str, task: str | None = None, *, seed: int = 0, snapshot
     reading it raises (`PolicyFileError`, `ConfigError`, `CheckpointError`, `EnvError`).
     """
     folder = Path(source).expanduser()
-    run = config.load(folder / "config.json") if folder.is_dir() else None
+    run = plain.load(folder / "config.json") if folder.is_dir() else None
     task = task or (run.task if run else None)
     if task is None:
         raise RecordingError(f"{source} does not say in which worlds it acts; name them with --task.")

@@ -14,7 +14,7 @@ from steelyard.agents.agent import Execution
 from steelyard.agents.networks import MLP
 from steelyard.agents.networks.normalizers import RunningNorm
 from steelyard.agents.sac import SAC
-from steelyard.trainers import checkpoint, config
+from steelyard.trainers import checkpoint, plain
 from steelyard.trainers.config import Run
 from steelyard.trainers.evaluation import FRESH_SEEDS, evaluate
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     agent = SAC(actor=MLP(hidden=(16,)), critic=MLP(hidden=(16,)), observations=RunningNorm())
     run = Run("cartpole-swingup", agent, "sac", seed=3, action_repeat=50, execution=Execution(compile=False))
     folder = run.folder(tmp_path_factory.mktemp("runs"))
-    config.save(run, folder / "config.json")
+    plain.save(run, folder / "config.json")
     spec = envs.make(run.task, 1, action_repeat=run.action_repeat).spec
     built = run.agent.build(spec, num_envs=1, total_updates=1, seed=0, execution=run.execution)
     checkpoint.save_best(folder / "checkpoints", 500, {"agent": built.state_dict()})
@@ -44,7 +44,7 @@ def evaluate_json(call: Call, folder: Path, *arguments: str) -> dict[str, Any]:
 
 def test_the_last_checkpoint_is_scored_on_fresh_episodes(call: Call, folder: Path) -> None:
     found = evaluate_json(call, folder, "--episodes", "3", "--no-video")
-    run = config.load(folder / "config.json")
+    run = plain.load(folder / "config.json")
     env = envs.make(run.task, 3, action_repeat=50)
     agent = run.agent.build(env.spec, num_envs=1, total_updates=1, seed=9, execution=run.execution)
     agent.load_state_dict(torch.load(folder / "checkpoints/step_1000/agent.pt", weights_only=True)["state"]["agent"])

@@ -20,7 +20,7 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec
 from steelyard.envs.dataset_files import write_hdf5
 from steelyard.envs.datasets import Dataset, load
-from steelyard.trainers import checkpoint, config
+from steelyard.trainers import checkpoint, plain
 from steelyard.trainers.config import Run
 from steelyard.trainers.policy_files import PolicyFileError, read_policy, snapshots
 from steelyard.trainers.recording import RECORDING_SEEDS, RecordingError, Source, open_policy, record
@@ -280,7 +280,7 @@ def test_record_a_run_and_all_snapshots(call: Call, tmp_path: Path):
     agent = SAC(actor=MLP(hidden=(16,)), critic=MLP(hidden=(16,)))
     run = Run("Lottery-v0", agent, "sac", execution=Execution(compile=False))
     folder = run.folder(tmp_path / "runs")
-    config.save(run, folder / "config.json")
+    plain.save(run, folder / "config.json")
     built = run.agent.build(envs.make(run.task, 1).spec, num_envs=1, total_updates=1, seed=0, execution=run.execution)
     checkpoint.save(folder / "checkpoints", 10, {"agent": built.state_dict()})
     output = tmp_path / "run.hdf5"

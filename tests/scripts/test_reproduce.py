@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from steelyard.trainers import config
+from steelyard.trainers import config, plain
 from steelyard.trainers.presets import DMC
 from steelyard.trainers.statistics import Curve
 
@@ -97,7 +97,7 @@ def test_bf16_says_why_it_cannot_run(imported, monkeypatch: pytest.MonkeyPatch):
 
 
 def write_run(run: config.Run, root: Path, last: int) -> None:
-    config.save(run, run.folder(root) / "config.json")
+    plain.save(run, run.folder(root) / "config.json")
     (run.folder(root) / "eval.csv").write_text(f"env_steps,eval/return\n0,1.0\n{last},700.0\n")
 
 

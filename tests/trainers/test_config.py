@@ -17,8 +17,9 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import Family, ReturnBound
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
-from steelyard.trainers import config
-from steelyard.trainers.config import CLASSES, ConfigError, Run, Transfer, debug, first_difference, from_plain, to_plain
+from steelyard.trainers import plain
+from steelyard.trainers.config import ConfigError, Run, Transfer, debug
+from steelyard.trainers.plain import CLASSES, first_difference, from_plain, to_plain
 from steelyard.trainers.replays import Anew, Mixed
 from steelyard.trainers.schedules import FixedRatio
 from steelyard.trainers.trajectory_samplers import TrajectoryWeighted
@@ -134,19 +135,19 @@ CALIBRATED = Transfer("Hopper-v4", CQL(calibration=ReturnBound()), "x", dataset=
 @pytest.mark.parametrize("run", [RUN, ODD, FROM_DATA, CALIBRATED], ids=["defaults", "odd", "from data", "infinite numbers"])
 def test_round_trip_through_json_and_a_file(run: Run, tmp_path: Path) -> None:
     assert from_plain(json.loads(json.dumps(to_plain(run)))) == run
-    config.save(run, tmp_path / "deep" / "config.json")
-    assert config.load(tmp_path / "deep" / "config.json") == run
+    plain.save(run, tmp_path / "deep" / "config.json")
+    assert plain.load(tmp_path / "deep" / "config.json") == run
 
 
 def test_the_file_can_be_read_by_people_and_by_other_programs(tmp_path: Path) -> None:
-    config.save(ODD, tmp_path / "config.json")
-    plain = json.loads((tmp_path / "config.json").read_text())
-    assert plain["class"] == "Run"
-    assert plain["agent"]["class"] == "TD3"
+    plain.save(ODD, tmp_path / "config.json")
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["class"] == "Run"
+    assert written["agent"]["class"] == "TD3"
     actor = {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True, "norm_after": False, "gain": 3**-0.5, "output_gain": None}
-    assert plain["agent"]["actor"] == actor
-    assert plain["agent"]["weighting"] == {"class": "UniformWeighting"}
-    assert plain["sampler"] == {"class": "Uniform"}
+    assert written["agent"]["actor"] == actor
+    assert written["agent"]["weighting"] == {"class": "UniformWeighting"}
+    assert written["sampler"] == {"class": "Uniform"}
 
 
 def dataclasses_in(hint: Any) -> set[type]:
@@ -167,7 +168,7 @@ def test_everything_that_a_slot_offers_can_be_saved() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES)
 def test_tags_are_unique_and_lead_back(kind: type) -> None:
-    assert [tag for tag, known in CLASSES.items() if known is kind] == [config.TAGS[kind]]
+    assert [tag for tag, known in CLASSES.items() if known is kind] == [plain.TAGS[kind]]
 
 
 def test_a_field_that_was_not_saved_takes_its_default() -> None:
@@ -211,14 +212,14 @@ def test_an_unknown_field_is_named() -> None:
 def test_a_damaged_or_foreign_file_is_refused_in_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=sentence) as error:
-        config.load(tmp_path / "config.json")
+        plain.load(tmp_path / "config.json")
     assert str(tmp_path / "config.json") in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_said() -> None:
     with pytest.raises(ConfigError, match=r"nowhere/config\.json does not exist; give the folder of a run"):
-        config.load(Path("nowhere/config.json"))
+        plain.load(Path("nowhere/config.json"))
 
 
 def test_the_first_difference_is_named_with_both_values() -> None:

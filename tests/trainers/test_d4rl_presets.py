@@ -20,7 +20,7 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Batch, Records, Spec
 from steelyard.envs import d4rl_table
-from steelyard.trainers import config
+from steelyard.trainers import config, plain
 from steelyard.trainers.config import ConfigError, Transfer
 from steelyard.trainers.d4rl_presets import D4RL, DOMAINS, REBRAC, cautious, resolve
 from steelyard.trainers.replays import Anew, Mixed, Together
@@ -59,8 +59,8 @@ def batch(columns: frozenset[str], size: int = 16) -> Batch:
 def test_it_builds_is_saved_and_learns(name: str, tmp_path: Path) -> None:
     published = D4RL[name]
     assert published.preset == name
-    config.save(published, tmp_path / "config.json")
-    assert config.load(tmp_path / "config.json") == published
+    plain.save(published, tmp_path / "config.json")
+    assert plain.load(tmp_path / "config.json") == published
     if name.startswith("rebrac"):
         published = resolve(dataclasses.replace(published, task="Hopper-v4"))
     run = config.debug(published)

@@ -211,9 +211,9 @@ def test_killed_online_and_resumed_equals_uninterrupted(data: str, whole: dict[s
     run = RUNS["cal-ql"](data)
     folder = run.folder(tmp_path)
     program = (
-        "import sys, torch; from pathlib import Path; torch.set_num_threads(1); from steelyard.trainers import config, pipeline; "
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1); from steelyard.trainers import pipeline, plain; "
         "from steelyard.trainers.online import train; pipeline.CHUNK = 7; "
-        "train(config.load(Path(sys.argv[1])), Path(sys.argv[2]), make_loop=pipeline.Pipeline)"
+        "train(plain.load(Path(sys.argv[1])), Path(sys.argv[2]), make_loop=pipeline.Pipeline)"
     )
     command = [sys.executable, "-c", program, str(whole["cal-ql"] / "config.json"), str(tmp_path)]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)

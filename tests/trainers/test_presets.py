@@ -21,8 +21,9 @@ from steelyard.agents.parts import Uniform as UniformWeight
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.config import Run, debug, from_plain, to_plain
+from steelyard.trainers.config import Run, debug
 from steelyard.trainers.learner import Learner
+from steelyard.trainers.plain import from_plain, to_plain
 from steelyard.trainers.presets import DEMO, DMC, MINATAR, MUJOCO
 
 TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "demo": {"demo": DEMO}}

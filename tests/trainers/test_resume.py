@@ -79,7 +79,11 @@ RUNS = {
         presets.DMC["simba-v2"], "reacher-easy", env_steps=480, checkpoint_interval=150, evaluation_interval=10_000
     ),
     "dvw-m-dqn-choices": small(
-        frequent(presets.MINATAR["dvw-m-dqn-classic"]), "CartPole-v1", env_steps=240, checkpoint_interval=90, evaluation_interval=100
+        frequent(presets.MINATAR["dvw-m-dqn-classic"]),
+        "CartPole-v1",
+        env_steps=240,
+        checkpoint_interval=90,
+        evaluation_interval=100,
     ),
     "qrc-huber-choices-two-worlds": small(
         presets.MINATAR["qrc-huber-classic"], "CartPole-v1", num_envs=2, env_steps=240, checkpoint_interval=90
@@ -119,8 +123,8 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path: Pat
     run = dataclasses.replace(RUNS["sac-gymnasium"], env_steps=2_000, checkpoint_interval=150, evaluation_interval=500)
     whole = train(run, tmp_path / "whole")
     program = (
-        "import sys; from pathlib import Path; from steelyard.trainers import config; from steelyard.trainers.online import train; "
-        "train(config.load(Path(sys.argv[1])), Path(sys.argv[2]))"
+        "import sys; from pathlib import Path; from steelyard.trainers import plain; from steelyard.trainers.online import train; "
+        "train(plain.load(Path(sys.argv[1])), Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", program, str(whole / "config.json"), str(tmp_path / "killed")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
