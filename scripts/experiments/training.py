@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from steelyard.trainers import config
+from steelyard.trainers import config, plain
 from steelyard.trainers.config import Run, Transfer
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.pipeline import Pipeline
@@ -31,7 +31,7 @@ def steps_done(run: Run, root: Path, table: str) -> int:
 def finished(run: Run, root: Path) -> bool:
     """Whether exactly this run lies there with its last evaluation done."""
     written = run.folder(root) / "config.json"
-    return written.exists() and config.load(written) == run and steps_done(run, root, "eval.csv") >= run.total_steps
+    return written.exists() and plain.load(written) == run and steps_done(run, root, "eval.csv") >= run.total_steps
 
 
 def default_jobs() -> int:
