@@ -49,7 +49,8 @@ def score(options: Evaluate) -> dict[str, Any]:
     """Plays the episodes and returns what was found, as plain data."""
     run = plain.load(options.folder / "config.json")
     seed = FRESH_SEEDS + run.seed if options.seed is None else options.seed
-    env = envs.make(run.task, max(min(options.episodes, WORLDS), 1), action_repeat=run.action_repeat)
+    worlds, vectorization = max(min(options.episodes, WORLDS), 1), run.evaluation_vectorization
+    env = envs.make(run.task, worlds, action_repeat=run.action_repeat, vectorization=vectorization)
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     scores = evaluate(agent, env, options.episodes, seed)
     env.close()
@@ -69,15 +70,16 @@ def score(options: Evaluate) -> dict[str, Any]:
         "length": scores.length,
         "returns": scores.returns,
         "lengths": scores.lengths,
-        "video": _film(run, agent, path, seed) if options.video else None,
+        "video": _film(run, agent, path, seed, round(scores.length)) if options.video else None,
     }
 
 
-def _film(run: Run, agent: ActingAgent, path: Path, seed: int) -> str | None:
+def _film(run: Run, agent: ActingAgent, path: Path, seed: int, length: int) -> str | None:
     """The video's path; None, and a line on stderr, where no picture can be drawn: the score stands without one."""
-    env = envs.make(run.task, 1, action_repeat=run.action_repeat, render_size=PICTURE)
+    vectorization = run.evaluation_vectorization
+    env = envs.make(run.task, 1, action_repeat=run.action_repeat, vectorization=vectorization, render_size=PICTURE)
     try:
-        return str(film(agent, env, path, seed, every=max((env.spec.horizon or 0) // FRAMES, 1)))
+        return str(film(agent, env, path, seed, every=max(length // FRAMES, 1)))
     except VideoError as error:
         print(error, file=sys.stderr)
         return None

@@ -147,6 +147,11 @@ class Run:
         return self.env_steps
 
     @property
+    def evaluation_vectorization(self) -> Literal["sync", "batch"]:
+        """How evaluation steps its worlds: in this process, as a batch if training does."""
+        return "batch" if self.vectorization == "batch" else "sync"
+
+    @property
     def torch_device(self) -> torch.device:
         """The device that `device` names on this machine. Raises `ConfigError` if it is missing."""
         if self.device == "cuda" and not torch.cuda.is_available():

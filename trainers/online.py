@@ -42,7 +42,7 @@ class Online:
     def __init__(self, run: Run, folder: Path, fresh: bool = False):
         self.run, self.folder = run, folder
         self.progress = Progress(run.total_steps, label=f"{run.task} {run.preset} seed {run.seed}", unit=self.unit)
-        self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization="sync"))
+        self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization=run.evaluation_vectorization))
         spec, num_envs = self.evaluation_env.spec, run.num_envs * max(run.actors, 1)
         self.agent = run.agent.build(
             spec,
