@@ -27,10 +27,10 @@ def make(
     """`num_envs` worlds of `task`.
 
     `task`: a Gymnasium id ("HalfCheetah-v5", or "module:id" to import the module that registers it), a dm-control
-    "domain-task" ("walker-run", "ball_in_cup-catch"), or a probe ("probe-constant").
+    "domain-task" ("walker-run", "ball_in_cup-catch"), a game of MinAtar ("minatar-breakout"), or a probe ("probe-constant").
     `action_repeat`: environment steps per decision; rewards are summed, and a repetition stops where its episode ends.
     `vectorization`: "sync" steps the worlds one after the other, "async" steps Gymnasium's in processes of their own,
-    "batch" steps many worlds on threads (Gymnasium's five locomotion tasks).
+    "batch" steps many worlds on threads (Gymnasium's five locomotion tasks), or as tensors on `device` (MinAtar's games).
     `device`: where observations and rewards go. `render_size`: height and width of pictures in pixels; None: the world's own.
 
     Raises `EnvError` for an unknown task, with suggestions, and for a combination that does not exist.
@@ -41,6 +41,8 @@ def make(
         raise EnvError(f"{task}: vectorization {vectorization!r} is unknown; choose one of {', '.join(VECTORIZATIONS)}.")
     if task.startswith("probe-"):
         return _make_probe(task, num_envs, action_repeat, vectorization, device)
+    if task.startswith("minatar-"):
+        return _make_minatar(task, num_envs, action_repeat, vectorization, device, render_size)
     check_backend()
     # Adapters are imported when they are needed: dm-control alone takes a second.
     if _is_gymnasium(task):
@@ -57,16 +59,17 @@ def make(
 def known_tasks() -> list[str]:
     """Every task id that `make` takes, sorted, but for those that only a user's module registers.
 
-    Gymnasium's ids are listed as they are registered; those with discrete actions are refused when they are made.
+    Gymnasium's ids are listed as they are registered; those whose actions are neither a box of floats nor choices are refused when they are made.
     """
     import gymnasium as gym
 
     from steelyard.envs.dmc_envs import TASKS
+    from steelyard.envs.minatar import GAMES
     from steelyard.envs.probes import PROBES
 
     # Versions that moved to other packages are registered with a function that says so in place of a class.
     present = [task for task, spec in gym.registry.items() if isinstance(spec.entry_point, (str, type))]
-    return sorted([*present, *TASKS, *PROBES])
+    return sorted([*present, *TASKS, *GAMES, *PROBES])
 
 
 def _is_gymnasium(task: str) -> bool:
@@ -101,6 +104,26 @@ def _make_probe(task: str, num_envs: int, action_repeat: int, vectorization: str
     if action_repeat != 1 or vectorization != "sync":
         raise EnvError(f"{task}: probe worlds are batched already; use action_repeat=1 and vectorization='sync'.")
     return PROBES[task](num_envs, device=device)
+
+
+def _make_minatar(
+    task: str, num_envs: int, action_repeat: int, vectorization: str, device: torch.device | str, render_size: int | None
+) -> VectorEnv:
+    from steelyard.envs.minatar import GAMES
+
+    if task not in GAMES:
+        raise EnvError(f"there is no task {task!r}; the games of MinAtar are {', '.join(GAMES)}.")
+    if action_repeat != 1:
+        raise EnvError(f"{task}: every frame of MinAtar's games is a decision; use action_repeat=1.")
+    if vectorization == "batch":
+        from steelyard.envs.minatar.batch import MinAtarBatch
+
+        return MinAtarBatch(task, num_envs, device=device, render_size=render_size)
+    if vectorization != "sync":
+        raise EnvError(f"{task}: MinAtar's games have no {vectorization!r} vectorization; use 'sync' or 'batch'.")
+    from steelyard.envs.minatar_envs import MinAtarEnv
+
+    return MinAtarEnv(task, num_envs, device=device, render_size=render_size)
 
 
 def _suggestion(task: str) -> str:

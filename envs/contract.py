@@ -1,6 +1,7 @@
 """`check_contract`: random play that proves an environment keeps what `VectorEnv` promises. Run it on every new adapter."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import torch
@@ -16,9 +17,10 @@ def check_contract(env: VectorEnv, *, steps: int | None = None, seed: int = 0, d
     """Play `env` at random and raise `EnvError`, saying what is broken, unless it keeps the contract.
 
     Checked: shapes, dtypes and device; that `reset(seed)` determines what follows and that another seed starts elsewhere
-    (unless the world is `deterministic`); actions out of bounds refused without harm; the meaning of `valid`, `terminated`,
-    `truncated` and of `next_obs` beside `obs`, across episode ends; the horizon; that tensors handed out are not written to
-    later; and that a saved state continues exactly. `steps` defaults to a little more than the horizon, or 500 without one.
+    (unless the world is `deterministic`); actions out of bounds, and choices that are not one-hot, refused without harm; the
+    meaning of `valid`, `terminated`, `truncated` and of `next_obs` beside `obs`, across episode ends; the horizon; that tensors
+    handed out are not written to later; and that a saved state continues exactly. `steps` defaults to a little more than the
+    horizon, or 500 without one.
     """
     steps = steps or (env.spec.horizon + 10 if env.spec.horizon else 500)
     _check_spec(env)
@@ -32,6 +34,10 @@ def _check_spec(env: VectorEnv) -> None:
     _require(isinstance(env, VectorEnv), f"{type(env).__name__} lacks a method or attribute of VectorEnv")
     _require(isinstance(env.spec, Spec) and dataclasses.is_dataclass(env.spec), "spec must be a steelyard.agents.types.Spec")
     _require(isinstance(env.device, torch.device), "device must be a torch.device")
+    cells = math.prod(env.spec.picture or (env.spec.obs_size,))
+    _require(
+        cells == env.spec.obs_size, f"spec.picture {env.spec.picture} has {cells} cells, and observations {env.spec.obs_size}"
+    )
     _require(env.num_envs > 0 and env.spec.obs_size > 0 and env.spec.action_size > 0, "num_envs and sizes must be positive")
 
 
@@ -49,15 +55,19 @@ def _check_seeding(env: VectorEnv, seed: int, deterministic: bool) -> None:
 
 def _check_refusals(env: VectorEnv, seed: int) -> None:
     shape = (env.num_envs, env.spec.action_size)
-    good = torch.zeros(shape, device=env.device)
+    good = env.spec.random_action(env.num_envs, torch.Generator().manual_seed(seed)).to(env.device)
     env.reset(seed=seed)
     expected = env.step(good)
     env.reset(seed=seed)
-    for name, bad in (
+    refused = [
         ("outside [-1, 1]", torch.full(shape, 1.01, device=env.device)),
         ("that are NaN", torch.full(shape, torch.nan, device=env.device)),
-        ("of a wrong shape", torch.zeros(shape[0] + 1, shape[1], device=env.device)),
-    ):
+        ("of a wrong shape", good[:1].expand(shape[0] + 1, -1)),
+    ]
+    if env.spec.discrete:
+        twice = good + good.roll(1, 1)
+        refused += [("that choose nothing", 0 * good), ("that choose twice", twice), ("that choose by halves", twice / 2)]
+    for name, bad in refused:
         try:
             env.step(bad)
         except EnvError:
@@ -142,11 +152,10 @@ def _check_state(env: VectorEnv, seed: int) -> None:
 
 
 def _play(env: VectorEnv, seed: int, steps: int) -> Iterator[Step]:
-    """Uniform actions from a generator of their own."""
+    """Uniform actions, or choices, from a generator of their own."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        action = torch.rand(env.num_envs, env.spec.action_size, generator=generator) * 2 - 1
-        yield env.step(action.to(env.device))
+        yield env.step(env.spec.random_action(env.num_envs, generator).to(env.device))
 
 
 def _placed(env: VectorEnv, value: Tensor) -> bool:

@@ -12,14 +12,20 @@ import tyro
 from rich.console import Console
 
 from experiments import report
+from experiments.baird import Baird
 from experiments.bf16 import Bf16
 from experiments.claim import Experiment
 from experiments.door_human import DoorHuman
 from experiments.famo2o import FamO2O
+from experiments.maze import StochasticMaze
+from experiments.outlier_state import OutlierState
 from experiments.point_mass import PointMass
+from experiments.rare_reward import RareReward
 from experiments.simba_v2_dmc import SimbaV2Dmc
+from experiments.step_sizes import StepSizes
 from experiments.training import train_all
 from experiments.trajectory_weighting import TrajectoryWeighting
+from experiments.vwls_mdvi import VwlsMdvi
 from steelyard.agents.errors import SteelyardError
 from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves, read_runs
@@ -32,6 +38,12 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "trajectory-weighting": TrajectoryWeighting,
     "famo2o": FamO2O,
     "door-human": DoorHuman,
+    "vwls-mdvi": VwlsMdvi,
+    "maze": StochasticMaze,
+    "baird": Baird,
+    "rare-reward": RareReward,
+    "outlier-state": OutlierState,
+    "step-sizes": StepSizes,
 }
 """Every experiment by its name."""
 WIDTH = 120
