@@ -481,7 +481,7 @@ class AnswerRows(nn.Module):
 def test_density_ratio_trains_beside_every_agent(name: str) -> None:
     from steelyard.agents.parts import DensityRatio
 
-    weighting = DensityRatio(network=MLP((4,)))
+    weighting = DensityRatio(network=MLP((16,)))  # so wide that not all of its units are dead on these rows
     configs: dict[str, Any] = {
         "iql": IQL(**TINY, weighting=weighting),
         "awac": AWAC(**TINY, weighting=weighting),

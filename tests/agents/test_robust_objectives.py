@@ -83,15 +83,16 @@ def test_the_saddle_points_gradient_equals_finite_differences(
 
     total = agent.objective(agent.regression(batch, noise)).sum()
     torch.testing.assert_close(total, saddle_point())
+    generator, step = torch.Generator().manual_seed(1), 5e-4
     for p, analytic in zip(agent.critic.parameters(), gradient(agent, total), strict=True):
-        direction, step = torch.randn_like(p), 2e-3
+        direction = torch.randn(p.shape, generator=generator)
         with torch.no_grad():
             p.add_(step * direction)
             above = saddle_point()
             p.sub_(2 * step * direction)
             below = saddle_point()
             p.add_(step * direction)
-        torch.testing.assert_close((analytic * direction).sum(), (above - below) / (2 * step), rtol=0.02, atol=2e-3)
+        torch.testing.assert_close((analytic * direction).sum(), (above - below) / (2 * step), rtol=0.02, atol=5e-3)
 
 
 @pytest.mark.parametrize("update", ["saddle-point", "corrected", "gated"])
