@@ -16,11 +16,14 @@ from experiments.baird import Baird
 from experiments.bf16 import Bf16
 from experiments.claim import Experiment
 from experiments.door_human import DoorHuman
+from experiments.dvw_continuous import DvwContinuous
+from experiments.dvw_minatar import DvwMinatar
 from experiments.famo2o import FamO2O
 from experiments.maze import StochasticMaze
 from experiments.outlier_state import OutlierState
 from experiments.point_mass import PointMass
 from experiments.rare_reward import RareReward
+from experiments.robust_control import RobustControl
 from experiments.simba_v2_dmc import SimbaV2Dmc
 from experiments.step_sizes import StepSizes
 from experiments.training import train_all
@@ -44,6 +47,9 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "rare-reward": RareReward,
     "outlier-state": OutlierState,
     "step-sizes": StepSizes,
+    "robust-control": RobustControl,
+    "dvw-continuous": DvwContinuous,
+    "dvw-minatar": DvwMinatar,
 }
 """Every experiment by its name."""
 WIDTH = 120

@@ -13,7 +13,7 @@ MOST_STEPS = 100_000
 
 
 def design(x: Array, gap: float = GOOD_ENOUGH) -> Array:
-    """G-optimal design over rows `x` [points, d] by Frank-Wolfe with away steps: probabilities [points], zero outside the core set.
+    """G-optimal design over rows `x` [points, d] by Frank-Wolfe: probabilities [points], zero outside the core set.
 
     It makes the largest leverage x_i' (sum_j u_j x_j x_j')^-1 x_i as small as can be, which is d (Kiefer and Wolfowitz 1960). Points
     whose leverage proves that the optimum has no weight there are left out (Harman and Pronzato 2007).
@@ -26,7 +26,7 @@ def design(x: Array, gap: float = GOOD_ENOUGH) -> Array:
         found = max(float(leverage[most]) / d - 1, 0.0)
         if found <= gap:
             break
-        step = max((leverage[most] - d) / ((d - 1) * leverage[most]), -u[most])
+        step = (leverage[most] - d) / ((d - 1) * leverage[most])
         u[most] += step
         u /= 1 + step
     lowest = d * (1 + found * d / 2 - np.sqrt(found * d - found + (found * d / 2) ** 2))

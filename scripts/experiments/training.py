@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from steelyard.trainers import config, plain
+from steelyard.trainers import plain
 from steelyard.trainers.config import Run, Transfer
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.pipeline import Pipeline

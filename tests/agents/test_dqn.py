@@ -126,7 +126,8 @@ def test_random_choices_have_the_probability_epsilon_and_are_uniform() -> None:
     agent = make(DQN(critic=MLP((16,)), exploration=EpsilonGreedy(0.5, 0.2, 100)))
     obs = torch.zeros(60_000, 3)
     best = int(agent.act(obs[:1], explore=False).argmax())
-    step = Step(obs[:2], obs[:2], torch.zeros(2), *(torch.zeros(2, dtype=torch.bool),) * 2, torch.ones(2, dtype=torch.bool), {})
+    no = torch.zeros(2, dtype=torch.bool)
+    step = Step(obs[:2], obs[:2], torch.zeros(2), no, no, ~no, {})
     for transitions, epsilon in ((0, 0.5), (50, 0.35), (100, 0.2), (150, 0.2)):
         while int(agent.exploration.transitions) < transitions:
             agent.observe(step)

@@ -116,7 +116,8 @@ def test_an_infinite_threshold_is_gradient_td_exactly(update: Any, build: Build,
 def test_the_bound_is_on_the_expected_error_and_never_on_the_sample(build: Build, draw_batch: DrawBatch, configs: Any) -> None:
     batch = draw_batch(0)
     surprising = batch._replace(reward=batch.reward + 1000)
-    for update, follows in (("corrected", True), ("gated", True), ("saddle-point", False)):
+    cases: Any = (("corrected", True), ("gated", True), ("saddle-point", False))
+    for update, follows in cases:
         agent = build(configs["td3"], objective=HuberBellman(1.0, update, network=MLP((16,), output_gain=0.0)))
         noise = agent.draw(8)
         pull = [
