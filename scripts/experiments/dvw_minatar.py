@@ -104,16 +104,17 @@ class DvwMinatar:
             interval(final_scores(curves, task, self.run(game, preset, 0).preset), task) for preset in (base, f"dvw-{base}")
         )
         before, after = PUBLISHED[game, base]
+        frames = self.run(game, base, 0).env_steps
         helps = after > GAIN * before
         holds = weighted.low > plain.high if helps else weighted.high >= plain.low
         notes = [f"Scaled down ({self.scaled()})."] * bool(self.scaled())
-        notes += [f"The published curves separate only after {SEPARATION:,} frames."] * (self.frames < SEPARATION)
+        notes += [f"The published curves separate only after {SEPARATION:,} frames."] * (frames < SEPARATION)
         return Claim(
             sentence=f"{base.upper()} on {game.replace('_', ' ')}: {before} without and {after} with variance weights.",
             source=SOURCE,
             expected=f"after {SETTING[1]:,} frames "
             + ("higher with weights, intervals apart" if helps else "not lower with weights"),
-            measured=f"after {self.frames:,} frames: {plain} without, {weighted} with weights",
+            measured=f"after {frames:,} frames: {plain} without, {weighted} with weights",
             seeds=len(self.seeds),
             holds=holds and not self.scaled(),
             note=" ".join(notes),

@@ -264,6 +264,9 @@ def test_dvw_minatar_is_judged_where_it_was_published_to_help(imported):
     claim = scaled.claim("breakout", "m-dqn", measured(60.0, 80.0))
     assert not claim.holds
     assert "1,000,000" in claim.note
+    small = dataclasses.replace(experiment, debug=True)
+    curves = {"minatar-breakout": {f"{name}-debug": seeds for name, seeds in measured(60.0, 80.0)["minatar-breakout"].items()}}
+    assert "after 300 frames" in small.claim("breakout", "m-dqn", curves).measured
 
 
 def test_numbers_are_kept_as_long_as_the_settings_are_the_same(imported, tmp_path: Path):
@@ -279,3 +282,53 @@ def test_numbers_are_kept_as_long_as_the_settings_are_the_same(imported, tmp_pat
     assert kept(path, ("a", 2), compute).tolist() == [2.0, 3.0, 4.0]
     assert len(computed) == 2
     assert [file.name for file in path.parent.iterdir()] == ["numbers.npz"]
+
+
+class Watcher:
+    """Stands for agents side by side: always does the same, and keeps the batches that it is given."""
+
+    members = 2
+
+    def __init__(self):
+        self.batches: list[Batch] = []
+
+    def choose(self, obs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        assert (obs.shape, noise.shape) == ((2, 1, 2), (2, 1, 3))
+        return torch.nn.functional.one_hot(torch.full((2, 1), 2), 3).float()
+
+    def draws(self, rows: int) -> tuple[int, int, int, int]:
+        return (2, 0, rows, 3)
+
+    def update(self, batch: Batch, noise: torch.Tensor) -> None:
+        assert noise.shape == (2, 0, 16, 3)
+        self.batches.append(batch)
+
+
+def test_terminations_end_the_future_and_time_limits_do_not(imported):
+    sweep, worlds = imported("experiments.online_sweep"), imported("experiments.control_worlds")
+    generator = torch.Generator().manual_seed(0)
+    cars, watcher = worlds.MountainCar(2, 4, generator), Watcher()
+    cars.state[1] = torch.tensor([0.47, 0.05])
+    options = {"steps": 9, "random_steps": 3, "capacity": 50, "batch_size": 16, "discount": 0.9, "generator": generator}
+    steps = list(sweep.learn(watcher, cars, store=lambda step: 7 * step.reward, **options))
+    assert len(watcher.batches) == 6
+    last = watcher.batches[-1]
+    ended = last.discount == 0
+    assert not bool(ended[0].any())
+    assert bool(ended[1].any())
+    assert torch.equal(last.next_obs[..., 0] * 0.9 - 0.3 >= 0.5, ended)
+    assert bool((last.discount[~ended] == 0.9).all())
+    assert bool((last.reward == -7).all())
+    assert all(bool((step.reward == -1).all()) for step in steps)
+    assert [step.truncated[0].item() for step in steps] == [count % 4 == 3 for count in range(9)]
+
+
+def test_returns_are_those_of_the_first_episodes(imported):
+    no, yes = torch.tensor([False, False]), torch.tensor([True, False])
+    obs = torch.zeros(2, 1)
+    ends = [(no, no), (yes, no), (no, ~yes), (~no, no), (no, ~no), (no, ~no)]
+    steps = [Step(obs, obs, torch.tensor([1.0, 10.0]) + i, end, cut, ~no, {}) for i, (end, cut) in enumerate(ends)]
+    stream = iter(steps)
+    found = imported("experiments.online_sweep").first_episodes(stream, 2, 2)
+    assert found.tolist() == [[3.0, 7.0], [33.0, 13.0]]
+    assert len(list(stream)) == 2
