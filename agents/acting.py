@@ -99,7 +99,7 @@ class ActingAgent(Agent):
         """Builds a policy's network, from what the balance shows it of an observation."""
         return partial(network.build, self.spec.obs_size + self.balance.inputs)
 
-    def prepare(self, batch: Batch) -> Batch:
+    def prepare(self, batch: Batch, noise: Tensor) -> Batch:
         """Normalised observations and scaled rewards, by the statistics of this moment."""
         return batch._replace(
             obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs), reward=self.reward_scale(batch.reward)

@@ -118,9 +118,17 @@ class Agent(nn.Module):
     def forward(self, name: str, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
         """The loss called `name` and its metrics, with matrix products in the configured precision."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
-            if name in self.losses:
-                return getattr(self, f"{name}_loss")(batch, noise, seen)
-            return cast(Part, self.get_submodule(name)).loss(cast(Any, self), batch, noise)
+            if name not in self.losses:
+                return cast(Part, self.get_submodule(name)).loss(cast(Any, self), batch, noise)
+            loss, metrics = getattr(self, f"{name}_loss")(batch, noise, seen)
+            return self.regularized(name, loss), metrics
+
+    def regularized(self, name: str, loss: Tensor) -> Tensor:
+        """The loss called `name` and what the slots add to it."""
+        for slot in self.slots:
+            term = cast(Part, self.get_submodule(slot)).regularizer(cast(Any, self), name)
+            loss = loss if term is None else loss + term
+        return loss
 
     def evaluate(
         self, parameters: dict[str, Tensor], name: str, batch: Batch, noise: Tensor, seen: Metrics
@@ -128,8 +136,8 @@ class Agent(nn.Module):
         """The loss called `name` as a function of the parameters of its child."""
         return functional_call(self, parameters, (name, batch, noise, seen))
 
-    def prepare(self, batch: Batch) -> Batch:
-        """What the losses see of a raw batch, for example normalised observations."""
+    def prepare(self, batch: Batch, noise: Tensor) -> Batch:
+        """What the losses see of a raw batch, for example normalised observations. `noise` is the update's."""
         return batch
 
     def apply_update(self, due: tuple[str, ...], batch: Batch, noise: Tensor) -> Metrics:
@@ -138,7 +146,7 @@ class Agent(nn.Module):
         `no_grad` stands around everything: without it a returned loss still requires gradients and the compiler traces a second backward.
         """
         with torch.no_grad():
-            batch = self.prepare(batch)
+            batch = self.prepare(batch, noise)
             metrics: Metrics = {}
             for name in self.trained:
                 if name not in due:

@@ -99,9 +99,9 @@ class ValueLearningAgent(ActingAgent):
         """A critic with all its members."""
         return build_critic(self.value_learner.critic, self.spec, self.head.size, self.value_learner.critics)
 
-    def prepare(self, batch: Batch) -> Batch:
+    def prepare(self, batch: Batch, noise: Tensor) -> Batch:
         """Normalised observations and scaled rewards, by the statistics of this moment; part of them imagined, if there is a model."""
-        return super().prepare(self.model.mix(batch))
+        return super().prepare(self.model.mix(batch), noise)
 
     def fit(self, records: Records) -> None:
         """Set statistics from a whole data set, before learning from it."""

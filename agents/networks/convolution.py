@@ -52,16 +52,17 @@ class ConvolutionalNetwork(nn.Module):
         side = config.size - len(config.channels) * (config.kernel - 1)
         widths = (sizes[-1] * side**2, *config.hidden)
         self.layers = nn.ModuleList(Linear(i, o, members, config.gain) for i, o in pairwise(widths))
+        self.activation = nn.ReLU()
         self.output = Linear(widths[-1], sum(outputs), members, config.gain)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         side, members = self.config.size, self.members or 1
         x = x.view(len(x), -1, side, side).repeat(1, members, 1, 1)
         for convolution in self.convolutions:
-            x = F.relu(convolution(x))
+            x = self.activation(convolution(x))
         x = x.view(len(x), members, -1).transpose(0, 1) if self.members else x.flatten(1)
         for layer in self.layers:
-            x = F.relu(layer(x))
+            x = self.activation(layer(x))
         return self.output(x).float().split(self.outputs, -1)
 
 

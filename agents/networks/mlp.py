@@ -40,11 +40,12 @@ class Perceptron(nn.Module):
         self.norms = nn.ModuleList(LayerNorm(size, members) if config.layer_norm else nn.Identity() for size in config.hidden)
         gain = config.gain if config.output_gain is None else config.output_gain
         self.output = Linear(sizes[-1], sum(outputs), members, gain)
+        self.activation = nn.ReLU()
         self.outputs, self.norm_after = outputs, config.norm_after
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = norm(F.relu(layer(x))) if self.norm_after else F.relu(norm(layer(x)))
+            x = norm(self.activation(layer(x))) if self.norm_after else self.activation(norm(layer(x)))
         return self.output(x).float().split(self.outputs, -1)
 
 

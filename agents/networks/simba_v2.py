@@ -88,11 +88,12 @@ class LerpBlock(nn.Module):
         self.expand = HypersphericalLinear(width, hidden, members)
         scale = math.sqrt(2 / hidden)
         self.scaler = Scaler(hidden, scale, scale, members)
+        self.activation = nn.ReLU()
         self.contract = HypersphericalLinear(hidden, width, members)
         self.interpolation = Scaler(width, 1 / (config.blocks + 1), 1 / math.sqrt(width), members)
 
     def forward(self, h: Tensor) -> Tensor:
-        hidden = F.relu(self.scaler(self.expand(h).float())) + 1e-8  # a dead layer must not give a zero vector
+        hidden = self.activation(self.scaler(self.expand(h).float())) + 1e-8  # a dead layer must not give a zero vector
         return unit(h + self.interpolation(unit(self.contract(hidden)) - h))
 
 

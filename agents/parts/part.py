@@ -28,6 +28,10 @@ class Part(nn.Module):
     def intervene(self, agent: "ValueLearningAgent", update_count: int) -> None:
         """Change the agent, or this part, after the agent's update number `update_count`, outside the compiled graph."""
 
+    def regularizer(self, agent: "ValueLearningAgent", name: str) -> Tensor | None:
+        """What is added to the agent's own loss called `name`, a scalar whose gradient reaches the child of that name; None for nothing."""
+        return None
+
     def loss(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """Scalar loss of this part's parameters and metrics to log. Only parts with parameters are asked.
 

@@ -24,7 +24,7 @@ class Absent(Part):
         raise AssertionError("the bare agent called its slot")
 
 
-def prepare(agent: Any, batch: Batch) -> Batch:
+def prepare(agent: Any, batch: Batch, noise: Tensor) -> Batch:
     obs, next_obs, reward = agent.normalizer(batch.obs), agent.normalizer(batch.next_obs), agent.reward_scale(batch.reward)
     return batch._replace(obs=obs, next_obs=next_obs, reward=reward)
 
@@ -74,7 +74,13 @@ BARE = {
 
 def without_slots(agent: Any, name: str) -> Any:
     """The same agent with methods that know no slot."""
-    methods = {"prepare": prepare, "critic_loss": critic_loss, "intervene": lambda agent: None, **BARE[name.split("-")[0]]}
+    methods = {
+        "prepare": prepare,
+        "critic_loss": critic_loss,
+        "intervene": lambda agent: None,
+        "regularized": lambda agent, name, loss: loss,
+        **BARE[name.split("-")[0]],
+    }
     for method, function in methods.items():
         setattr(agent, method, MethodType(function, agent))
     for slot in SLOTS:

@@ -165,7 +165,7 @@ def test_batches_are_normalised_with_the_statistics_of_the_moment(
     agent, batch = build(configs["sac-simba-v2"]), draw_batch(0)
     for taken in SAME_STEP:
         agent.observe(taken)
-    seen, statistics = agent.prepare(batch), agent.normalizer.statistics
+    seen, statistics = agent.prepare(batch, agent.draw(len(batch.obs))), agent.normalizer.statistics
     deviation = (statistics.variance + 1e-8).sqrt()
     torch.testing.assert_close(seen.obs, ((batch.obs - statistics.mean) / deviation).float())
     torch.testing.assert_close(seen.next_obs, ((batch.next_obs - statistics.mean) / deviation).float())

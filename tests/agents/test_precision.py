@@ -34,7 +34,7 @@ def test_targets_and_outputs_are_float32(build: Callable[..., Any], draw_batch: 
     for name in ("sac", "sac-simba-v2"):
         agent, batch = build(configs[name], execution=BF16), draw_batch(0)
         with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-            regression = agent.regression(agent.prepare(batch), agent.draw(8))
+            regression = agent.regression(agent.prepare(batch, agent.draw(8)), agent.draw(8))
             assert regression.output.dtype == torch.float32
             assert regression.target().dtype == torch.float32
 

@@ -219,7 +219,7 @@ def test_interventions_happen_after_the_update_that_they_count(build: Build, dra
 
 def test_imagined_rows_reach_the_losses(build: Build, draw_batch: DrawBatch, configs: Any) -> None:
     agent, batch = build(configs["sac"], model=OCCUPANTS["model"]), draw_batch(0)
-    seen = agent.prepare(batch)
+    seen = agent.prepare(batch, agent.draw(len(batch.obs)))
     torch.testing.assert_close(seen.next_obs[::2], agent.model.predict(batch)[::2])
     assert torch.equal(seen.next_obs[1::2], batch.next_obs[1::2])
 
