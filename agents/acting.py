@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from steelyard.agents.agent import Agent, Execution, seeded
 from steelyard.agents.errors import SlotError
 from steelyard.agents.networks import Network
+from steelyard.agents.networks.augmentation import Augmentation
+from steelyard.agents.networks.encoders import Encoder
 from steelyard.agents.networks.normalizers import ObservationNormalizer, RewardScaler
 from steelyard.agents.networks.policies import BodyBuilder
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import Balance
-from steelyard.agents.types import Batch, Records, Spec, Step
+from steelyard.agents.types import Batch, Metrics, Records, Spec, Step
 
 PARTS_SEED = 1_000_000
 """Learned parts draw their initial weights from a stream of their own, so that the agent begins with the same weights with and without them."""
@@ -40,6 +42,8 @@ class Buildable:
     """What all configurations of agents share."""
 
     observations: ObservationNormalizer
+    augmentation: Augmentation
+    encoder: Encoder
     rewards: RewardScaler
     balance: Balance
     optimizer: Adam
@@ -74,6 +78,8 @@ class ActingAgent(Agent):
     """The policy, one of `policies.Policy`; an agent that needs a certain one says which."""
     columns: frozenset[str] = frozenset()
     """Columns of replay beyond the usual ones that its losses read: `next_action`, `goal_return`."""
+    teacher: ClassVar[str] = "critic"
+    """Name of the loss that trains the encoder."""
     choices: ClassVar[bool] = False
     """Whether its actions are choices among a few (`Spec.discrete`), or points in a box."""
 
@@ -82,9 +88,20 @@ class ActingAgent(Agent):
         self.require_actions(type(config).__name__)
         self.gamma = gamma
         self.normalizer = config.observations.build(setting.spec.obs_size)
+        if setting.spec.frames and any(True for _ in self.normalizer.buffers()):
+            raise SlotError(
+                "pictures are scaled by their encoder, and statistics of each pixel are no use; use the observations RawObservations."
+            )
+        self.augmentation = config.augmentation.build(setting.spec)
+        self.encoder = config.encoder.build(setting.spec)
+        self.augmentation_draws = slice(0)
+        self.seen: Spec = self.encoder.spec
+        """The task as the networks behind the encoder see it."""
+        if any(True for _ in self.encoder.parameters()):
+            self.losses = ("encoder", *self.losses)
         self.reward_scale = config.rewards.build(setting.num_envs, gamma)
         with seeded(setting.seed + PARTS_SEED):
-            self.balance = config.balance.build(setting.spec)
+            self.balance = config.balance.build(self.seen)
 
     def require_actions(self, name: str) -> None:
         """Raises `SlotError` if the task's actions are not of the agent's kind."""
@@ -97,13 +114,45 @@ class ActingAgent(Agent):
 
     def body_builder(self, network: Network) -> BodyBuilder:
         """Builds a policy's network, from what the balance shows it of an observation."""
-        return partial(network.build, self.spec.obs_size + self.balance.inputs)
+        return partial(network.build, self.seen.obs_size + self.balance.inputs)
+
+    def count_draws(self, own: int) -> None:
+        """Sets how much noise an update needs: first the agent's `own` draws, then the augmentation's, last the balance's."""
+        self.augmentation_draws = slice(own, own + self.augmentation.draws)
+        self.draws = own + self.augmentation.draws + self.balance.draws
 
     def prepare(self, batch: Batch, noise: Tensor) -> Batch:
-        """Normalised observations and scaled rewards, by the statistics of this moment."""
+        """Normalised observations and scaled rewards, by the statistics of this moment.
+
+        An encoder's pictures are augmented; `next_obs` are features already, `obs` not before the encoder's loss hands them on.
+        """
+        batch = self.augmentation(batch, noise[self.augmentation_draws])
         return batch._replace(
-            obs=self.normalizer(batch.obs), next_obs=self.normalizer(batch.next_obs), reward=self.reward_scale(batch.reward)
+            obs=self.normalizer(batch.obs), next_obs=self.perceive(batch.next_obs), reward=self.reward_scale(batch.reward)
         )
+
+    def perceived(self, batch: Batch) -> Batch:
+        """A prepared batch with features in place of pictures: what all losses but the encoder's see."""
+        return batch._replace(obs=self.encoder(batch.obs))
+
+    def encoder_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
+        """The teacher's loss as a function of the encoder, before anything else moves.
+
+        Where the teacher follows at once (DrQ-v2, DQN), both together are one gradient step of that loss. Only features of `obs` have a
+        gradient: those of `next_obs` come from the same encoder, as constants (DrQ-v2 has no slow copy of it).
+        """
+        batch = self.perceived(batch)
+        return getattr(self, f"{self.teacher}_loss")(batch, noise, seen)[0], {"features": batch.obs}
+
+    def hand_on(self, name: str, batch: Batch, reported: Metrics) -> tuple[Batch, Metrics]:
+        """The features of the encoder's loss are what all later losses see: pictures pass through it once."""
+        if name != "encoder":
+            return batch, reported
+        return batch._replace(obs=reported["features"]), {}
+
+    def perceive(self, obs: Tensor) -> Tensor:
+        """What networks see of raw observations: normalised, or the features of pictures."""
+        return self.encoder(self.normalizer(obs))
 
     def view(self, obs: Tensor) -> Tensor:
         """What the actor sees when it acts on normalised observations: they and the coefficient that the balance chooses."""
@@ -129,7 +178,7 @@ class ActingAgent(Agent):
     def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Actions for raw observations and standard normal noise; zero noise gives the deterministic action."""
         with torch.no_grad():
-            return self.actor.sample(self.view(self.normalizer(obs)), noise)
+            return self.actor.sample(self.view(self.perceive(obs)), noise)
 
     def policy(self) -> "DeterministicActor":
         """The deterministic policy with its normaliser, as a module to export."""
@@ -141,17 +190,17 @@ class ActingAgent(Agent):
 
 
 class Front(nn.Module):
-    """Normaliser and balance in front of the policy: what an exported policy is made of."""
+    """Normaliser, encoder and balance in front of the policy: what an exported policy is made of."""
 
     def __init__(self, agent: ActingAgent):
         super().__init__()
-        self.normalizer, self.balance, self.actor = agent.normalizer, agent.balance, agent.actor
+        self.normalizer, self.encoder, self.balance, self.actor = agent.normalizer, agent.encoder, agent.balance, agent.actor
         self.action_size = agent.spec.action_size
 
     def view(self, obs: Tensor) -> Tensor:
         """What the actor sees of raw observations."""
-        normalized = self.normalizer(obs)
-        return self.balance.condition(normalized, self.balance.choose(normalized))
+        perceived = self.encoder(self.normalizer(obs))
+        return self.balance.condition(perceived, self.balance.choose(perceived))
 
 
 class DeterministicActor(Front):

@@ -39,9 +39,9 @@ class ActorCriticAgent(ValueLearningAgent):
         self.config = config
 
     def count_draws(self, own: int) -> None:
-        """Sets how much noise an update needs: first the agent's own draws, then one for the subset of critics, last the balance's."""
+        """Sets how much noise an update needs: the agent's own draws, and one for the subset of critics behind them."""
         self.subset_draw = own
-        self.draws = own + (self.config.target_subset is not None) + self.balance.draws
+        super().count_draws(own + (self.config.target_subset is not None))
 
     def optimizer_of(self, name: str) -> Adam:
         """The optimiser's configuration for the loss called `name`."""

@@ -49,6 +49,15 @@ def seeded(seed: int) -> Generator[None, None, None]:
         yield
 
 
+def one_graph(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function as one compiled graph for each pattern of its arguments."""
+    import torch._dynamo.config  # here, because it takes seconds that an eager agent should not pay
+
+    # Every agent of a process adds graphs to the same code object, and the limit counts them together.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+    return torch.compile(function, fullgraph=True, dynamic=False)  # pyright: ignore[reportUnknownMemberType]
+
+
 class Agent(nn.Module):
     """Base of all agents.
 
@@ -103,13 +112,7 @@ class Agent(nn.Module):
 
     def compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
         """The function as one compiled graph, or itself if compilation is off."""
-        if not self.execution.compile:
-            return function
-        import torch._dynamo.config  # here, because it takes seconds that an eager agent should not pay
-
-        # Every agent of a process adds graphs to the same code object, and the limit counts them together.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        return torch.compile(function, fullgraph=True, dynamic=False)  # pyright: ignore[reportUnknownMemberType]
+        return one_graph(function) if self.execution.compile else function
 
     def own(self, name: str) -> dict[str, Tensor]:
         """Detached parameters of the child `name` that are to be trained, by their names in the agent."""
@@ -122,6 +125,10 @@ class Agent(nn.Module):
                 return cast(Part, self.get_submodule(name)).loss(cast(Any, self), batch, noise)
             loss, metrics = getattr(self, f"{name}_loss")(batch, noise, seen)
             return self.regularized(name, loss), metrics
+
+    def hand_on(self, name: str, batch: Batch, reported: Metrics) -> tuple[Batch, Metrics]:
+        """What losses after `name` see of the batch, and what of its report is a metric."""
+        return batch, reported
 
     def regularized(self, name: str, loss: Tensor) -> Tensor:
         """The loss called `name` and what the slots add to it."""
@@ -157,6 +164,7 @@ class Agent(nn.Module):
                 for module in self.get_submodule(name).modules():
                     if hasattr(module, "project"):
                         module.project()  # pyright: ignore[reportCallIssue]
+                batch, more = self.hand_on(name, batch, more)
                 metrics = metrics | {f"{name}_loss": value} | more
             if "slow" in due:
                 self.move_targets()

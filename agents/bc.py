@@ -7,6 +7,8 @@ from torch import Tensor
 
 from steelyard.agents.acting import ActingAgent, Buildable, Setting
 from steelyard.agents.networks import MLP, Network
+from steelyard.agents.networks.augmentation import Augmentation, Unaugmented
+from steelyard.agents.networks.encoders import Encoder, Unencoded
 from steelyard.agents.networks.normalizers import ObservationNormalizer, RawObservations, UnscaledRewards
 from steelyard.agents.networks.policies import Deterministic, PolicyHead
 from steelyard.agents.optimizer import Adam
@@ -24,6 +26,10 @@ class BC(Buildable):
     """A deterministic policy is trained by squared errors, a distribution by likelihood."""
     observations: ObservationNormalizer = field(default_factory=RawObservations)
     """Normalisation of observations."""
+    augmentation: Augmentation = field(default_factory=Unaugmented)
+    """Augmentation of pictures in a batch."""
+    encoder: Encoder = field(default_factory=Unencoded)
+    """What makes features of pictures; the policy's loss trains it."""
     optimizer: Adam = field(default_factory=Adam)
     """Optimiser."""
     batch_size: int = 256
@@ -44,11 +50,13 @@ class BehaviorCloning(ActingAgent):
 
     losses = ("actor",)
     slots: ClassVar[tuple[str, ...]] = ()
+    teacher: ClassVar[str] = "actor"
 
     def __init__(self, config: BC, setting: Setting):
         super().__init__(config, setting, gamma=0.99)
         self.config = config
         self.actor = config.policy.build(self.body_builder(config.actor), self.spec.action_size)
+        self.count_draws(0)
 
     def actor_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
         """-E[log pi(a|s)]; |pi(s) - a|^2 for a deterministic policy."""

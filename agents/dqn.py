@@ -61,11 +61,12 @@ class DeepQ(ValueLearningAgent):
         self.improvement = config.improvement.build()
         self.exploration = config.exploration.build()
         self.target_period = config.target_period
+        self.count_draws(0)
 
     def build_critic(self) -> ChoiceCritic:
         """A critic with all its members."""
         config = self.config
-        built = build_critic(config.critic, self.spec, self.head.size, config.critics, dueling=config.dueling)
+        built = build_critic(config.critic, self.seen, self.head.size, config.critics, dueling=config.dueling)
         return cast(ChoiceCritic, built)
 
     def backup(self, critic: nn.Module, batch: Batch, noise: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class DeepQ(ValueLearningAgent):
     def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
         """One-hot actions [rows, choices] for raw observations and standard normal noise; zero noise gives the best ones."""
         with torch.no_grad():
-            return self.exploration(self.values(self.critic, self.normalizer(obs)), noise)
+            return self.exploration(self.values(self.critic, self.perceive(obs)), noise)
 
     @torch.no_grad()
     def observe(self, step: Step) -> None:

@@ -55,7 +55,7 @@ class ImplicitQLearning(ActorCriticAgent):
 
     def __init__(self, config: IQL, setting: Setting):
         super().__init__(config, setting)
-        self.value = StateValue(config.value.build(self.spec.obs_size, (1,)))
+        self.value = StateValue(config.value.build(self.seen.obs_size, (1,)))
         self.actor = config.policy.build(self.body_builder(config.actor), self.spec.action_size)
         self.expectile, self.log_largest_weight = config.expectile, math.log(config.largest_weight)
         self.count_draws(0)

@@ -26,6 +26,8 @@ class Spec:
     """Whether an action is one of `action_size` choices; it is then the one-hot vector of the choice."""
     picture: tuple[int, int, int] | None = None
     """Channels, height and width of the picture that the observation is, flattened; None if it is none."""
+    frames: int | None = None
+    """Frames that the picture consists of, one behind another in its channels, as uint8; replay stores each once. None: float32 observations."""
 
     def random_action(self, rows: int, generator: torch.Generator) -> Tensor:
         """Uniformly random actions [rows, action_size]: in [-1, 1], or one-hot choices."""

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from steelyard.agents.acting import PARTS_SEED, ActingAgent, Buildable, Setting
 from steelyard.agents.agent import seeded
 from steelyard.agents.networks import MLP, Network
+from steelyard.agents.networks.augmentation import Augmentation, Unaugmented
 from steelyard.agents.networks.critic import ChoiceCritic, Critic, build_critic
+from steelyard.agents.networks.encoders import Encoder, Unencoded
 from steelyard.agents.networks.heads import Scalar, ValueHead
 from steelyard.agents.networks.normalizers import ObservationNormalizer, RawObservations, RewardScaler, UnscaledRewards
 from steelyard.agents.optimizer import Adam
@@ -40,6 +42,10 @@ class ValueLearner(Buildable):
     """What the critic's output means."""
     observations: ObservationNormalizer = field(default_factory=RawObservations)
     """Normalisation of observations."""
+    augmentation: Augmentation = field(default_factory=Unaugmented)
+    """Augmentation of pictures in a batch."""
+    encoder: Encoder = field(default_factory=Unencoded)
+    """What makes features of pictures; the critic's loss trains it."""
     rewards: RewardScaler = field(default_factory=UnscaledRewards)
     """Scaling of rewards."""
     objective: Objective = field(default_factory=Squared)
@@ -78,8 +84,8 @@ class ValueLearningAgent(ActingAgent):
     target_critic: nn.Module
 
     def __init__(self, config: ValueLearner, setting: Setting):
-        spec = setting.spec
-        super().__init__(config, setting, config.gamma(spec))
+        super().__init__(config, setting, config.gamma(setting.spec))
+        spec = self.seen
         self.value_learner, self.target_rate = config, config.target_rate
         self.head = config.head.build()
         with seeded(setting.seed + PARTS_SEED):
@@ -97,7 +103,7 @@ class ValueLearningAgent(ActingAgent):
 
     def build_critic(self) -> Critic | ChoiceCritic:
         """A critic with all its members."""
-        return build_critic(self.value_learner.critic, self.spec, self.head.size, self.value_learner.critics)
+        return build_critic(self.value_learner.critic, self.seen, self.head.size, self.value_learner.critics)
 
     def prepare(self, batch: Batch, noise: Tensor) -> Batch:
         """Normalised observations and scaled rewards, by the statistics of this moment; part of them imagined, if there is a model."""

@@ -14,9 +14,10 @@ from steelyard.agents.awac import AWAC
 from steelyard.agents.bc import BC
 from steelyard.agents.cql import CQL
 from steelyard.agents.dqn import DQN
+from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.iql import IQL
-from steelyard.agents.networks import normalizers
+from steelyard.agents.networks import encoders, normalizers
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import samplers, schedules
@@ -58,7 +59,7 @@ class Run:
 
     task: str
     """What to learn: a Gymnasium id (HalfCheetah-v5), a dm-control domain-task (walker-run) or a probe."""
-    agent: SAC | TD3 | BC | IQL | AWAC | CQL | DQN
+    agent: SAC | TD3 | BC | IQL | AWAC | CQL | DQN | DrQV2
     """The agent and the occupants of its slots."""
     preset: str
     """Name of the recipe; names the run's folder."""
@@ -240,6 +241,10 @@ def small(value: Any) -> Any:
         return dataclasses.replace(value, width=16, blocks=1)
     if isinstance(value, networks.Convolution):
         return dataclasses.replace(value, channels=(4,), hidden=(16,))
+    if isinstance(value, networks.Bottleneck):
+        return dataclasses.replace(value, features=8, hidden=(16,))
+    if isinstance(value, encoders.PictureEncoder):
+        return dataclasses.replace(value, channels=(4, 4), kernels=(3, 3), strides=(2, 1))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.replace(value, **{f.name: small(getattr(value, f.name)) for f in dataclasses.fields(value)})
     return value

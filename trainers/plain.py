@@ -12,8 +12,9 @@ from steelyard.agents.awac import AWAC
 from steelyard.agents.bc import BC
 from steelyard.agents.cql import CQL
 from steelyard.agents.dqn import DQN
+from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.iql import IQL
-from steelyard.agents.networks import greedy, heads, normalizers, policies
+from steelyard.agents.networks import augmentation, encoders, greedy, heads, normalizers, policies, scheduled_noise
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
@@ -34,11 +35,18 @@ CLASSES = {
         AWAC,
         CQL,
         DQN,
+        DrQV2,
         Execution,
         Adam,
         networks.MLP,
         networks.SimbaV2,
         networks.Convolution,
+        networks.Bottleneck,
+        encoders.Unencoded,
+        encoders.PictureEncoder,
+        augmentation.Unaugmented,
+        augmentation.RandomShift,
+        scheduled_noise.ScheduledNoise,
         heads.Scalar,
         heads.Categorical,
         policies.Gaussian,

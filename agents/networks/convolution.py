@@ -25,7 +25,7 @@ class Convolution:
     gain: float = 3**-0.5
     """Gain of the initial weights; this one gives them the spread of PyTorch's own initialisation."""
 
-    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None) -> nn.Module:
+    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given.
 
         Inputs are channels, height and width, flattened. Raises `SlotError` if `inputs` is no picture of this size, or too small for the kernels.
@@ -69,12 +69,12 @@ class ConvolutionalNetwork(nn.Module):
 class Filter(nn.Module):
     """A convolution; with `members`, each member's own, side by side in the channels."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, members: int | None, gain: float):
+    def __init__(self, inputs: int, outputs: int, kernel: int, members: int | None, gain: float, stride: int = 1):
         super().__init__()
-        self.groups = members or 1
+        self.groups, self.stride = members or 1, stride
         weight = orthogonal(self.groups, outputs, inputs * kernel**2, gain)
         self.weight = nn.Parameter(weight.view(-1, inputs, kernel, kernel))
         self.bias = nn.Parameter(weight.new_zeros(self.groups * outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, groups=self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)

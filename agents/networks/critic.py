@@ -52,6 +52,6 @@ class ChoiceCritic(nn.Module):
 def build_critic(network: Network, spec: Spec, size: int, members: int, *, dueling: bool = False) -> Critic | ChoiceCritic:
     """A function of state and action with outputs [members, batch, size], of the form that the task's actions need."""
     if not spec.discrete:
-        return Critic(network.build(spec.obs_size + spec.action_size, (size,), members))
+        return Critic(network.build(spec.obs_size + spec.action_size, (size,), members, beside=spec.action_size))
     outputs = (spec.action_size * size, size) if dueling else (spec.action_size * size,)
     return ChoiceCritic(network.build(spec.obs_size, outputs, members), spec.action_size)

@@ -25,7 +25,7 @@ class MLP:
     output_gain: float | None = None
     """Gain of the output layer; None for that of the others."""
 
-    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None) -> nn.Module:
+    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
         return Perceptron(self, inputs, outputs, members)
 

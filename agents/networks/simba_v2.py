@@ -23,7 +23,7 @@ class SimbaV2:
     shift: float = 3.0
     """Constant c_shift appended to the input before its projection, so that the input's magnitude survives."""
 
-    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None) -> nn.Module:
+    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
         return HypersphericalNetwork(self, inputs, outputs, members)
 

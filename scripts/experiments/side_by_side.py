@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from steelyard.agents.acting import ActingAgent
+from steelyard.agents.agent import one_graph
 from steelyard.agents.optimizer import Adam, AdamState
 from steelyard.agents.parts.improvement import Greedy, GreedyImprovement
 from steelyard.agents.types import Batch, Metrics
@@ -108,8 +109,8 @@ class SideBySide:
         self.trained = {name: tuple(self.template.own(name)) for name in self.template.trained}
         self.template.own, self.template.move_targets = self._own, self._move_targets
         update, choose = vmap(self._update_one, in_dims=(0, None, 0, 0)), vmap(self._choose_one)
-        self._update: Callable[..., Metrics] = torch.compile(update, fullgraph=True, dynamic=False) if compiled else update
-        self._choose: Callable[..., Tensor] = torch.compile(choose, fullgraph=True, dynamic=False) if compiled else choose
+        self._update: Callable[..., Metrics] = one_graph(update) if compiled else update
+        self._choose: Callable[..., Tensor] = one_graph(choose) if compiled else choose
         self._intervene: Callable[..., Tensor] = vmap(self._intervene_one)
 
     def update(self, batch: Batch, noise: Tensor) -> Metrics:

@@ -1,0 +1,47 @@
+"""A perceptron behind a bottleneck, for the many features that an encoder gives."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steelyard.agents.networks.linear import Linear
+from steelyard.agents.networks.mlp import MLP
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """Linear map to a few features, layer normalisation and tanh, then ReLU layers (DrQ-v2, Yarats et al. 2021; its trunk)."""
+
+    features: int = 50
+    """Width of the bottleneck; all members share it."""
+    hidden: tuple[int, ...] = (1024, 1024)
+    """Width of each hidden layer behind it."""
+    gain: float = 1.0
+    """Gain of the initial, orthogonal weights; biases start at zero."""
+
+    def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
+        """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given.
+
+        The last `beside` inputs, an action, pass by the bottleneck.
+        """
+        return BottleneckNetwork(self, inputs, outputs, members, beside)
+
+
+class BottleneckNetwork(nn.Module):
+    """The module that `Bottleneck` describes."""
+
+    def __init__(self, config: Bottleneck, inputs: int, outputs: tuple[int, ...], members: int | None, beside: int):
+        super().__init__()
+        self.beside = beside
+        self.trunk = Linear(inputs - beside, config.features, None, config.gain)
+        self.scale = nn.Parameter(torch.ones(config.features))
+        self.shift = nn.Parameter(torch.zeros(config.features))
+        self.body = MLP(config.hidden, gain=config.gain).build(config.features + beside, outputs, members)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        size = x.shape[-1] - self.beside
+        features, beside = x[..., :size], x[..., size:]
+        compressed = F.layer_norm(self.trunk(features).float(), self.scale.shape, self.scale, self.shift).tanh()
+        return self.body(torch.cat((compressed, beside), -1))
