@@ -12,7 +12,7 @@ Metrics = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Spec:
-    """What an agent must know of an environment. Observations are flat float32 vectors, actions lie in [-1, 1]."""
+    """What an agent must know of an environment. Observations are flat vectors, float32 or, of `frames`, uint8; actions lie in [-1, 1]."""
 
     obs_size: int
     """Length of the flat observation vector."""
@@ -41,9 +41,9 @@ class Step(NamedTuple):
     """One step of `num_envs` worlds. All tensors live on the environment's device."""
 
     obs: Tensor
-    """[num_envs, obs_size] float32: the observation to act on next."""
+    """[num_envs, obs_size] float32 (uint8 where `Spec.frames` is given): the observation to act on next."""
     next_obs: Tensor
-    """[num_envs, obs_size] float32: the true successor to bootstrap from. Differs from `obs` only where an episode ended
+    """[num_envs, obs_size], of the same kind: the true successor to bootstrap from. Differs from `obs` only where an episode ended
     and the world was reset within the same call."""
     reward: Tensor
     """[num_envs] float32."""
@@ -62,13 +62,13 @@ class Batch(NamedTuple):
     """Transitions drawn from replay, each field with leading size [batch]."""
 
     obs: Tensor
-    """[batch, obs_size] raw observations."""
+    """[batch, obs_size] raw observations: float32, or uint8 where `Spec.frames` is given."""
     action: Tensor
     """[batch, action_size] in [-1, 1]."""
     reward: Tensor
     """[batch] raw rewards, summed with discounts over the n-step window."""
     next_obs: Tensor
-    """[batch, obs_size] raw observation to bootstrap from."""
+    """[batch, obs_size] raw observation to bootstrap from, of the same kind."""
     discount: Tensor
     """[batch] gamma^k (1 - terminated) for the k steps the window really spans: time limits bootstrap, terminations do not."""
     weight: Tensor

@@ -1,14 +1,20 @@
 """Worlds to train in: `make` builds any of them under one contract, `VectorEnv`."""
 
 import difflib
+from typing import TYPE_CHECKING
 
 import torch
 
 from steelyard.envs.contract import check_contract
 from steelyard.envs.gl import check_backend, choose_backend
+from steelyard.envs.pixels import Pictures, PixelEnv
 from steelyard.envs.vector import EnvError, VectorEnv
 
-__all__ = ["EnvError", "VectorEnv", "check_contract", "known_tasks", "make"]
+if TYPE_CHECKING:
+    from steelyard.envs.dmc_envs import DmcEnv
+    from steelyard.envs.gym_envs import GymEnv
+
+__all__ = ["EnvError", "Pictures", "VectorEnv", "check_contract", "known_tasks", "make"]
 
 VECTORIZATIONS = ("sync", "async", "batch")
 
@@ -23,6 +29,7 @@ def make(
     vectorization: str = "sync",
     device: torch.device | str = "cpu",
     render_size: int | None = None,
+    pictures: Pictures | None = None,
 ) -> VectorEnv:
     """`num_envs` worlds of `task`.
 
@@ -31,7 +38,8 @@ def make(
     `action_repeat`: environment steps per decision; rewards are summed, and a repetition stops where its episode ends.
     `vectorization`: "sync" steps the worlds one after the other, "async" steps Gymnasium's in processes of their own,
     "batch" steps many worlds on threads (Gymnasium's five locomotion tasks), or as tensors on `device` (MinAtar's games).
-    `device`: where observations and rewards go. `render_size`: height and width of pictures in pixels; None: the world's own.
+    `device`: where observations and rewards go. `render_size`: height and width in pixels of what `render` draws; None: the world's own.
+    `pictures`: observations are pictures, as uint8, and not the world's own (dm-control, and Gymnasium's worlds that draw themselves).
 
     Raises `EnvError` for an unknown task, with suggestions, and for a combination that does not exist.
     """
@@ -39,6 +47,8 @@ def make(
         raise EnvError(f"{task}: num_envs, action_repeat and render_size must be at least 1.")
     if vectorization not in VECTORIZATIONS:
         raise EnvError(f"{task}: vectorization {vectorization!r} is unknown; choose one of {', '.join(VECTORIZATIONS)}.")
+    if pictures is not None:
+        _require_drawable(task, vectorization)
     if task.startswith("probe-"):
         return _make_probe(task, num_envs, action_repeat, vectorization, device)
     if task.startswith("minatar-"):
@@ -46,14 +56,19 @@ def make(
     check_backend()
     # Adapters are imported when they are needed: dm-control alone takes a second.
     if _is_gymnasium(task):
-        return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size)
+        if pictures is None:
+            return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size)
+        from steelyard.envs.gym_envs import GymEnv
+
+        return _seen(GymEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size), pictures)
     from steelyard.envs.dmc_envs import DmcEnv, canonical_name
 
     if canonical_name(task) is None:
         raise EnvError(f"there is no task {task!r}; {_suggestion(task)}")
     if vectorization != "sync":
         raise EnvError(f"{task}: dm-control's worlds have no {vectorization!r} vectorization; use vectorization='sync'.")
-    return DmcEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size)
+    world = DmcEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size)
+    return world if pictures is None else _seen(world, pictures)
 
 
 def known_tasks() -> list[str]:
@@ -70,6 +85,25 @@ def known_tasks() -> list[str]:
     # Versions that moved to other packages are registered with a function that says so in place of a class.
     present = [task for task, spec in gym.registry.items() if isinstance(spec.entry_point, (str, type))]
     return sorted([*present, *TASKS, *GAMES, *PROBES])
+
+
+def _require_drawable(task: str, vectorization: str) -> None:
+    for prefix, kind in (("probe-", "probes"), ("minatar-", "MinAtar's games")):
+        if task.startswith(prefix):
+            raise EnvError(f"{task}: {kind} have no pictures to learn from; leave pictures out, or choose a dm-control task.")
+    if vectorization != "sync":
+        raise EnvError(
+            f"{task}: with pictures there is no {vectorization!r} vectorization; use 'sync', and actors for more processes."
+        )
+
+
+def _seen(world: "DmcEnv | GymEnv", pictures: Pictures) -> VectorEnv:
+    """`world` with pictures for observations; closed if that is refused."""
+    try:
+        return PixelEnv(world, pictures, world.painter(pictures))
+    except EnvError:
+        world.close()
+        raise
 
 
 def _is_gymnasium(task: str) -> bool:

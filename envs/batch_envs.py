@@ -102,7 +102,7 @@ class BatchEnv:
         """An RGB picture [height, width, 3] uint8 of world 0 from the camera that follows the robot."""
         self._batch.get_data(0, self._data)
         mujoco.mj_forward(self._model, self._data)
-        return self._camera.picture(self._data)
+        return self._camera.picture(self._model, self._data)
 
     def state_dict(self) -> dict[str, Any]:
         """All that determines the future of the worlds."""

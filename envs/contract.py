@@ -38,6 +38,8 @@ def _check_spec(env: VectorEnv) -> None:
     _require(
         cells == env.spec.obs_size, f"spec.picture {env.spec.picture} has {cells} cells, and observations {env.spec.obs_size}"
     )
+    frames = env.spec.frames or 1
+    _require(frames > 0 and (env.spec.picture or (frames,))[0] % frames == 0, f"a picture cannot consist of {frames} frames")
     _require(env.num_envs > 0 and env.spec.obs_size > 0 and env.spec.action_size > 0, "num_envs and sizes must be positive")
 
 
@@ -80,7 +82,8 @@ def _check_refusals(env: VectorEnv, seed: int) -> None:
 def _check_play(env: VectorEnv, seed: int, steps: int, deterministic: bool) -> None:
     obs = env.reset(seed=seed)
     _require(obs.shape == (env.num_envs, env.spec.obs_size), f"reset returned shape {tuple(obs.shape)}")
-    _require(obs.dtype == torch.float32 and _placed(env, obs), f"reset returned {obs.dtype} on {obs.device}")
+    _require(obs.dtype == _kind(env.spec) and _placed(env, obs), f"reset returned {obs.dtype} on {obs.device}")
+    _check_single(env.spec, obs)
     done = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
     length = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     ended, resets = 0, set()
@@ -88,6 +91,8 @@ def _check_play(env: VectorEnv, seed: int, steps: int, deterministic: bool) -> N
     copies: list[Tensor] = []
     for step in _play(env, seed, steps):
         _check_step(env, step)
+        _check_frames(env.spec, obs, step)
+        obs = step.obs
         if earlier is not None:
             kept = [getattr(earlier, name) for name in FIELDS]
             _require(all(map(torch.equal, kept, copies)), "a tensor handed out was written to by a later call")
@@ -113,8 +118,8 @@ def _check_step(env: VectorEnv, step: Step) -> None:
     rows, flag = (env.num_envs,), torch.bool
     wide = (env.num_envs, env.spec.obs_size)
     expected = {
-        "obs": (wide, torch.float32),
-        "next_obs": (wide, torch.float32),
+        "obs": (wide, _kind(env.spec)),
+        "next_obs": (wide, _kind(env.spec)),
         "reward": (rows, torch.float32),
         "terminated": (rows, flag),
         "truncated": (rows, flag),
@@ -132,6 +137,26 @@ def _check_step(env: VectorEnv, step: Step) -> None:
     reset = ~step.valid
     _require(not bool((step.reward[reset] != 0).any()), "a row that only resets must have reward zero")
     _require(bool(going_on[reset].all()), "a row that only resets must not end an episode")
+
+
+def _check_frames(spec: Spec, obs: Tensor, step: Step) -> None:
+    """Stacks drop their oldest frame and gain one; where an episode begins they are copies of one frame."""
+    if spec.frames is None:
+        return
+    size = spec.obs_size // spec.frames
+    follows = (step.next_obs[:, :-size] == obs[:, size:]).all(1)
+    _require(bool(follows[step.valid].all()), "the frames of next_obs must be those of the observation before, and a new one")
+    begun = ~step.valid | (step.obs != step.next_obs).any(1)
+    _check_single(spec, step.obs[begun])
+
+
+def _check_single(spec: Spec, obs: Tensor) -> None:
+    frames = obs.unflatten(1, (spec.frames or 1, -1))
+    _require(bool((frames == frames[:, :1]).all()), "an episode must begin with copies of its first frame")
+
+
+def _kind(spec: Spec) -> torch.dtype:
+    return torch.float32 if spec.frames is None else torch.uint8
 
 
 def _check_horizon(env: VectorEnv, step: Step, length: Tensor) -> None:

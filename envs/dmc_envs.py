@@ -12,7 +12,9 @@ from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
 from steelyard.envs.edge import ActionBounds, check_actions, to_float32
-from steelyard.envs.pictures import Camera
+from steelyard.envs.painters import scene_painter
+from steelyard.envs.pictures import Camera, Simulation
+from steelyard.envs.pixels import Painter, Pictures
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.snapshot import WorldSnapshot
 from steelyard.envs.vector import EnvError
@@ -23,6 +25,8 @@ _HYPHENATED = {name.replace("_", "-"): name for name in TASKS}
 CAN_TERMINATE = ("lqr",)
 """Domains with terminal states; the episodes of all others only run out of time."""
 DEFAULT_RENDER_SIZE = 256
+USUAL_CAMERAS = {"quadruped": 2}
+"""Cameras of pixel tasks where it is not the first, as DrQ-v2 has them (Yarats et al. 2022)."""
 
 
 def canonical_name(task: str) -> str | None:
@@ -58,7 +62,9 @@ class DmcEnv:
             self._worlds: list[Environment] = [suite.load(domain, kind, task_kwargs={"random": 0}) for _ in range(num_envs)]
         self._snapshot = WorldSnapshot(_parts(self._worlds[0]))
         model = self._worlds[0].physics.model.ptr
-        self._camera = Camera(name, model, render_size or DEFAULT_RENDER_SIZE, 0 if model.ncam else -1)
+        first = 0 if model.ncam else -1
+        self._camera = Camera(name, model, render_size or DEFAULT_RENDER_SIZE, first)
+        self._usual_camera = USUAL_CAMERAS.get(domain, first)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         actions, limit = self._worlds[0].action_spec(), self._worlds[0]._step_limit
         sizes = [math.prod(spec.shape) for spec in self._worlds[0].observation_spec().values()]
@@ -106,7 +112,15 @@ class DmcEnv:
 
     def render(self) -> NDArray[np.uint8]:
         """An RGB picture [height, width, 3] uint8 of world 0 from the task's first camera."""
-        return self._camera.picture(self._worlds[0].physics.data.ptr)
+        return self._camera.picture(*self.simulations()[0])
+
+    def painter(self, pictures: Pictures) -> Painter:
+        """What draws all worlds for an agent that learns from pixels. Raises `EnvError` if there is no such camera."""
+        return scene_painter(self._task, self.simulations, pictures, self._usual_camera)
+
+    def simulations(self) -> list[Simulation]:
+        """Model and data of each world, to be drawn."""
+        return [(world.physics.model.ptr, world.physics.data.ptr) for world in self._worlds]
 
     def state_dict(self) -> dict[str, Any] | None:
         """All that determines the future of the worlds."""

@@ -5,7 +5,7 @@ import importlib
 import math
 import multiprocessing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,9 @@ from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
 from steelyard.envs.edge import ActionBounds, Choices, check_actions, to_float32
+from steelyard.envs.painters import OwnPictures, is_simulation, scene_painter
 from steelyard.envs.pictures import RenderThread, close_at_exit
+from steelyard.envs.pixels import Painter, Pictures
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.snapshot import WorldSnapshot
 from steelyard.envs.vector import EnvError
@@ -108,22 +110,34 @@ class GymEnv:
 
     def render(self) -> NDArray[np.uint8]:
         """An RGB picture [height, width, 3] uint8 of world 0. Raises `EnvError` if the world cannot draw one."""
+        return _resized(self._own_pictures(worlds=1)[0], self._render_size)
+
+    def painter(self, pictures: Pictures) -> Painter:
+        """What draws all worlds for an agent that learns from pixels; those of MuJoCo are seen by the camera that follows the robot, or a free one.
+
+        Raises `EnvError` if there is no such camera, or if worlds that draw themselves are to be drawn otherwise.
+        """
+        assert isinstance(self._vector, SyncVectorEnv)  # `make` saw to it
+        worlds: list[Any] = [world.unwrapped for world in self._vector.envs]
+        if is_simulation(worlds[0]):
+            return scene_painter(self._task, lambda: [(world.model, world.data) for world in worlds], pictures, "track")
+        if pictures.rendering != "published" or pictures.camera is not None:
+            raise EnvError(f"{self._task} draws its own pictures; leave pictures.rendering and pictures.camera as they are.")
+        return OwnPictures(self._own_pictures, pictures.size)
+
+    def _own_pictures(self, worlds: int | None = None) -> list[NDArray[np.uint8]]:
+        """RGB [height, width, 3] uint8 that the first `worlds` worlds, or all, draw of themselves. Raises `EnvError` if they cannot."""
         try:
             with self._alive():
-                frames = self._drawing.call(
-                    self._vector.envs[0].render
-                    if isinstance(self._vector, SyncVectorEnv)
-                    else functools.partial(self._vector.call, "render")
-                )
+                frames = self._drawing.call(functools.partial(_rendered, self._vector, worlds))
         except gym.error.DependencyNotInstalled as error:
             raise EnvError(f"{self._task}: no picture can be rendered: {_one_line(error)}") from error
         if not self._drawn:
             self._drawn = True
             close_at_exit(self._vector)
-        frame = frames[0] if isinstance(frames, tuple) else frames
-        if not isinstance(frame, np.ndarray):
+        if not isinstance(frames[0], np.ndarray):
             raise EnvError(f"{self._task}: its worlds offer no render mode 'rgb_array', so there is no picture to take.")
-        return _resized(frame, self._render_size)
+        return list(frames)
 
     def state_dict(self) -> dict[str, Any] | None:
         """All that determines the future of the worlds; None for worlds in other processes or with state out of sight."""
@@ -234,6 +248,13 @@ def _make_world(task: str, index: int, action_repeat: int, render_size: int | No
                 "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
             )
         return World(env, task, index, action_repeat)
+
+
+def _rendered(vector: SyncVectorEnv | AsyncVectorEnv, worlds: int | None) -> Sequence[Any]:
+    """What the first `worlds` worlds, or all, render."""
+    if isinstance(vector, SyncVectorEnv):
+        return [world.render() for world in vector.envs[:worlds]]
+    return vector.call("render")[:worlds]
 
 
 def _action_map(task: str, space: gym.Space[Any]) -> tuple[ActionBounds | Choices, int]:

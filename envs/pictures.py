@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from steelyard.envs.vector import EnvError
 
 Result = TypeVar("Result")
+Simulation = tuple[mujoco.MjModel, mujoco.MjData]
+"""A world of MuJoCo."""
 
 
 @contextmanager
@@ -91,17 +93,27 @@ class RenderThread:
 
 
 class Camera:
-    """Draws the states of one MuJoCo model; the context is made for the first picture."""
+    """Draws the states of MuJoCo models that are built alike; the context is made for the first picture."""
 
-    def __init__(self, task: str, model: mujoco.MjModel, size: int, camera: int | str):
-        """`size`: height and width in pixels. `camera`: name or number of one of the model's cameras, -1 for the free one."""
-        self._model, self._size, self._camera = model, size, camera
+    def __init__(self, task: str, model: mujoco.MjModel, size: int, camera: int | str, fast: bool = False):
+        """`size`: height and width in pixels. `camera`: name or number of one of the model's cameras, -1 for the free one.
+
+        `fast` leaves out shadows, reflections and multisampling, which cost more than all the rest.
+        """
+        self._size, self._fast = size, fast
+        self._view = _view(model, camera)
+        self._option = mujoco.MjvOption()
+        self._option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER] = 0  # rays of sensors are no part of the scene, as in dm-control
         self._thread = RenderThread(task)
         self._renderer: mujoco.Renderer | None = None
 
-    def picture(self, data: mujoco.MjData) -> NDArray[np.uint8]:
+    def pictures(self, simulations: Sequence[Simulation]) -> NDArray[np.uint8]:
+        """RGB [simulations, size, size, 3] uint8."""
+        return self._thread.call(lambda: np.stack([self._draw(model, data) for model, data in simulations]))
+
+    def picture(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
         """RGB [size, size, 3] uint8 of `data`."""
-        return self._thread.call(lambda: self._draw(data))
+        return self.pictures([(model, data)])[0]
 
     def close(self) -> None:
         """Release the context."""
@@ -110,14 +122,43 @@ class Camera:
             self._renderer = None
         self._thread.close()
 
-    def _draw(self, data: mujoco.MjData) -> NDArray[np.uint8]:
-        if self._renderer is not None and self._model.nhfield:
+    def _draw(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
+        if self._renderer is not None and model.nhfield:
             self._renderer.close()  # terrain may change with an episode and is uploaded only when a context is made
             self._renderer = None
-        if self._renderer is None:
-            buffer = self._model.vis.global_
-            buffer.offwidth, buffer.offheight = max(buffer.offwidth, self._size), max(buffer.offheight, self._size)
-            self._renderer = mujoco.Renderer(self._model, self._size, self._size)
-            close_at_exit(self._renderer)
-        self._renderer.update_scene(data, camera=self._camera)
-        return self._renderer.render()
+        renderer = self._renderer = self._renderer or self._open(model)
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(model, data, self._option, None, self._view, everything, renderer.scene)
+        return renderer.render()
+
+    def _open(self, model: mujoco.MjModel) -> mujoco.Renderer:
+        with _buffer(model, self._size, samples=0 if self._fast else None):
+            renderer = mujoco.Renderer(model, self._size, self._size)
+        if self._fast:
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        close_at_exit(renderer)
+        return renderer
+
+
+def _view(model: mujoco.MjModel, camera: int | str) -> mujoco.MjvCamera:
+    view = mujoco.MjvCamera()
+    number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera) if isinstance(camera, str) else camera
+    if number < 0:
+        mujoco.mjv_defaultFreeCamera(model, view)
+    else:
+        view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, number
+    return view
+
+
+@contextmanager
+def _buffer(model: mujoco.MjModel, size: int, samples: int | None) -> Iterator[None]:
+    """What a context that is made now reads of `model`: a buffer of `size`, and `samples` per pixel unless None."""
+    buffer, quality = model.vis.global_, model.vis.quality
+    before = buffer.offwidth, buffer.offheight, quality.offsamples
+    buffer.offwidth = buffer.offheight = size
+    quality.offsamples = before[-1] if samples is None else samples
+    try:
+        yield
+    finally:
+        buffer.offwidth, buffer.offheight, quality.offsamples = before

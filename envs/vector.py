@@ -22,7 +22,10 @@ class VectorEnv(Protocol):
     spec: Spec
 
     def reset(self, seed: int | None = None) -> Tensor:
-        """Start a new episode in every world and return observations [num_envs, obs_size] float32. World i gets `seed + i`."""
+        """Start a new episode in every world and return observations [num_envs, obs_size]. World i gets `seed + i`.
+
+        They are float32, or uint8 where `spec.frames` says that they are stacks of frames.
+        """
         ...
 
     def step(self, action: Tensor) -> Step:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import steelyard.envs  # noqa: F401  chooses what draws pictures before a test imports dm-control, which else takes glfw
+
 torch.set_num_threads(1)
 
 

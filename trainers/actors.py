@@ -203,12 +203,12 @@ class ActorPool:
 
     def _scan(self, ends: Tensor) -> list[Step]:
         """The rows of every column from where the last scan ended to `ends` [num_envs], counted and taken into the episodes."""
-        buffer, obs_size = self.buffer, self.buffer.spec.obs_size
+        buffer = self.buffer
         moment = self._seen + torch.arange(int((ends - self._seen).max()))[:, None]
         present = moment < ends
         place = buffer.address(moment, torch.arange(buffer.num_envs))
         row = buffer.flat[place] * present[..., None]
-        after = buffer.flat[(place + buffer.num_envs) % len(buffer.flat)][..., :obs_size] * present[..., None]
+        after = buffer.obs_at((place + buffer.num_envs) % len(buffer.flat)) * present[..., None]
         valid, terminated, truncated = (row[..., -3:] > 0).roll(1, -1).unbind(-1)
         self._count(row[..., -4], valid, terminated | truncated, present)
         columns = (after, after, row[..., -4] * valid, terminated, truncated | ~present, valid)

@@ -14,6 +14,7 @@ from steelyard.agents.types import Batch, Spec, Step
 from steelyard.trainers import dataset_rows, replay_files
 from steelyard.trainers.goal_returns import GoalReturns
 from steelyard.trainers.memory import free_bytes
+from steelyard.trainers.stored_observations import stored_observations
 
 if TYPE_CHECKING:
     from steelyard.envs.datasets import Dataset
@@ -28,7 +29,8 @@ class ReplayError(SteelyardError):
 class ReplayBuffer:
     """A preallocated ring with one column per world and one packed float32 row per column and time step.
 
-    A row is `obs | action | reward | terminated | truncated | valid`. The row at a column's cursor already holds the newest
+    A row is `obs | action | reward | terminated | truncated | valid`; observations that are pictures (`Spec.frames`) lie beside it, one uint8
+    frame per row, and are put together again when they are read (`stored_observations.py`). The row at a column's cursor already holds the newest
     successor observation with `valid = 0`, so the newest transition is complete, and a window of several steps ends at the seam
     of the ring because it never passes an invalid row. Where a world ended its episode and was reset within one call (same-step
     autoreset), an extra invalid row holds the true last observation; where the reset takes a call of its own (next-step
@@ -62,9 +64,13 @@ class ReplayBuffer:
         self.guard = guard
         self.window = -(-capacity // num_envs)
         """Newest rows of a column that sampling may draw from."""
-        self.rows = self.window + 1 + guard
-        self.width = spec.obs_size + spec.action_size + 4
+        # The oldest rows that are sampled read earlier frames of their episodes, which stay so much longer.
+        self.rows = self.window + (spec.frames or 1) + guard
+        self.observations = stored_observations(spec)
+        """Keeps observations, in the rows or beside them."""
+        self.width = self.observations.floats + spec.action_size + 4
         self._require_memory(capacity)
+        self.observations.allocate(self.rows, num_envs, self.device)
         self.data = torch.zeros(self.rows, num_envs, self.width, device=self.device)
         self.cursors = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         """[num_envs] int64: rows that each column has completed since the start. They only grow: the place is `cursor % rows`."""
@@ -75,8 +81,8 @@ class ReplayBuffer:
         """Returns to go of all rows, once `keep_returns` asked for them."""
         self._envs = torch.arange(num_envs, device=self.device)
         if placement == "shared":
-            self.data.share_memory_()
-            self.cursors.share_memory_()
+            for tensor in (self.data, self.cursors, *self.observations.tables):
+                tensor.share_memory_()
 
     @property
     def flat(self) -> Tensor:
@@ -91,12 +97,20 @@ class ReplayBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of storage."""
-        return 4 * self.rows * self.num_envs * self.width
+        return self.rows * self.num_envs * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return 4 * self.width + self.observations.bytes_beside
 
     def describe(self) -> str:
         """One line for the start of a run, such as `replay: 1,000,001 rows x 27 floats = 108 MB on host`."""
         place = {"host": "host", "shared": "shared memory", "device": str(self.device)}[self.placement]
-        return f"replay: {self.rows * self.num_envs:,} rows x {self.width} floats = {self.nbytes / 1e6:,.0f} MB on {place}"
+        row = f"{self.width} floats"
+        if self.observations.bytes_beside:
+            row = f"{self.row_bytes:,} bytes (one {self.spec.obs_size // (self.spec.frames or 1):,}-byte frame each)"
+        return f"replay: {self.rows * self.num_envs:,} rows x {row} = {self.nbytes / 1e6:,.0f} MB on {place}"
 
     def filled(self) -> Tensor:
         """[num_envs] int64: rows of each column that sampling may draw from, invalid ones included."""
@@ -118,8 +132,11 @@ class ReplayBuffer:
         env, cursor = self._envs[columns], self.cursors[columns]
         self._require_shapes(obs, action, step, len(env))
         flags = torch.stack((step.reward, step.terminated, step.truncated, step.valid), dim=-1)
-        row = torch.cat((obs, action, flags), dim=-1).float()
-        following = torch.cat((step.next_obs, action), dim=-1) if "next_action" in self.columns else step.next_obs
+        kept = self.observations
+        row = torch.cat((kept.in_row(obs), action, flags), dim=-1).float()
+        following = kept.in_row(step.next_obs)
+        if "next_action" in self.columns:
+            following = torch.cat((following, action), dim=-1)
         successor = pad(following, (0, self.width - following.shape[-1])).float()
         if row.device.type == "cpu":
             self._require_finite(obs, action, step, row, successor)
@@ -128,16 +145,21 @@ class ReplayBuffer:
         may_reset = reset.device.type != "cpu" or bool(reset.any())
         row, successor, reset = (tensor.to(self.device) for tensor in (row, successor, reset))
         here, ahead = self.address(cursor, env), self.address(cursor + 1, env)
+        fault = kept.fault(here, obs, step.next_obs)
+        if fault:
+            raise ReplayError(f"{fault}; pass on what the worlds returned, and call `cut` where they were reset.")
         flat, valid = self.flat, self.valid
         # The row ahead becomes invalid before its observation changes, and the new row becomes valid after all else is written:
         # a reader in another process, or the restart of a killed writer, never takes a half-written row for a transition.
         valid.index_fill_(0, ahead, 0)
         flat.index_copy_(0, ahead, successor)
+        kept.write(here, ahead, obs, step.next_obs)
         if may_reset:
             fresh = self.address(cursor + 1 + reset, env)
-            start = pad(step.obs.float().to(self.device), (0, self.width - self.spec.obs_size))
+            start = pad(kept.in_row(step.obs).float().to(self.device), (0, self.width - kept.floats))
             valid.index_fill_(0, fresh, 0)
             flat.index_copy_(0, fresh, torch.where(reset[:, None], start, successor))
+            kept.restart(fresh, step.obs, reset)
         written = row[:, -1].clone()
         row[:, -1] = 0
         flat.index_copy_(0, here, row)
@@ -159,10 +181,12 @@ class ReplayBuffer:
     def extend(self, dataset: "Dataset") -> None:
         """Append all episodes of a data set, each whole to the column with the fewest rows; the next `add` begins new episodes.
 
-        Two million transitions of HalfCheetah take half a second. Episodes under way in replay count as cut. Raises `ReplayError`,
-        and stores nothing, if the widths differ, a number is NaN or infinite, a successor inside an episode is not the next row, or
-        a column would hold more rows than sampling may draw from.
+        Two million transitions of HalfCheetah take half a second. Episodes under way in replay count as cut. Raises `ReplayError`, and
+        stores nothing, if observations are pictures, the widths differ, a number is NaN or infinite, a successor inside an episode is
+        not the next row, or a column would hold more rows than sampling may draw from.
         """
+        if self.spec.frames is not None:
+            raise ReplayError(f"{dataset.name} cannot be appended to replay of pictures; use a task without pictures.")
         fault = dataset_rows.fault(dataset, self.spec)
         if fault:
             raise ReplayError(fault)
@@ -213,8 +237,15 @@ class ReplayBuffer:
         env, cursor = self._envs[columns], self.cursors[columns]
         complete = self.valid[self.address(cursor, env)] > 0
         skip = torch.where(complete, 2, (cursor > 0).long())
-        self.valid.index_fill_(0, self.address(cursor + skip, env), 0)
+        start = self.address(cursor + skip, env)
+        self.valid.index_fill_(0, start, 0)
+        self.observations.begin(start)
         cursor += skip
+
+    def obs_at(self, address: Tensor) -> Tensor:
+        """[..., obs_size]: the observations that the rows at flat addresses `address` hold."""
+        rows = address.flatten()
+        return self.observations.read(self.flat[rows], rows).view(*address.shape, self.spec.obs_size)
 
     def gather(self, index: Tensor, n_step: int = 1, gamma: float = 0.99) -> Batch:
         """The transitions that start at flat addresses `index` [batch] int64, over windows of up to `n_step` steps.
@@ -223,7 +254,7 @@ class ReplayBuffer:
         spans: `reward = sum_i gamma^i r_i`, `discount = gamma^k (1 - terminated)`. `weight` is zero where a row is no transition.
         Everything is tensor arithmetic on the buffer's device, so it can be part of a compiled graph.
         """
-        flat, stride, obs_size = self.flat, self.num_envs, self.spec.obs_size
+        flat, stride, kept = self.flat, self.num_envs, self.observations
         size = self.rows * stride
         row = flat.index_select(0, index)
         last, reward, terminated = index, row[:, -4], row[:, -3]
@@ -237,16 +268,17 @@ class ReplayBuffer:
             discount = torch.where(going, gamma ** (k + 1) * (1 - ahead[:, -3]), discount)
             last = torch.where(going, following, last)
             going = going & (ahead[:, -3:-1].sum(-1) == 0)
-        after = flat.index_select(0, (last + stride) % size)
+        successor = (last + stride) % size
+        after = flat.index_select(0, successor)
         return Batch(
-            obs=row[:, :obs_size],
-            action=row[:, obs_size:-4],
+            obs=kept.read(row, index),
+            action=row[:, kept.floats : -4],
             reward=reward,
-            next_obs=after[:, :obs_size],
+            next_obs=kept.read(after, successor),
             discount=discount,
             weight=row[:, -1],
             index=index,
-            next_action=after[:, obs_size:-4] if "next_action" in self.columns else None,
+            next_action=after[:, kept.floats : -4] if "next_action" in self.columns else None,
             goal_return=self._goal_return(index) if "goal_return" in self.columns else None,
         )
 
@@ -258,7 +290,7 @@ class ReplayBuffer:
         """
         # The row at the cursor counts: it holds the successor of the newest transition.
         stored = min(self.rows, int(self.cursors.max()) + 1)
-        replay_files.save(folder, self.data[:stored], self.cursors, self._layout())
+        replay_files.save(folder, [table[:stored] for table in self._tables()], self.cursors, self._layout())
 
     def load(self, folder: Path) -> None:
         """Restore exactly what `save` wrote; returns to go are computed anew, so restore what `transform` needs before.
@@ -266,7 +298,7 @@ class ReplayBuffer:
         Raises `ReplayError` if the files are damaged or of another layout.
         """
         try:
-            replay_files.load(folder, self.data, self.cursors, self._layout())
+            replay_files.load(folder, self._tables(), self.cursors, self._layout())
         except replay_files.DamagedFile as error:
             raise ReplayError(str(error)) from error
         self.recompute_returns()
@@ -282,12 +314,17 @@ class ReplayBuffer:
         return self.goal_returns.table.index_select(0, index)
 
     def _layout(self) -> dict[str, int]:
-        return {
+        layout = {
             "obs_size": self.spec.obs_size,
             "action_size": self.spec.action_size,
             "num_envs": self.num_envs,
             "rows": self.rows,
         }
+        return layout if self.spec.frames is None else layout | {"frames": self.spec.frames}
+
+    def _tables(self) -> list[Tensor]:
+        """What lies on the disk, each [rows, num_envs, ...]."""
+        return [self.data, *self.observations.tables]
 
     def _require_memory(self, capacity: int) -> None:
         free = free_bytes(self.device, shared=self.placement == "shared")

@@ -65,8 +65,8 @@ class LocalCollector:
             self.random_action()
             if self.transitions < self.random_steps
             else self.agent.act(self.obs.to(self.agent.device), explore=True)
-        )
-        step = self.env.step(action.to(self.env.device))
+        ).to(self.env.device)
+        step = self.env.step(action)
         self.buffer.add(self.obs, action, step)
         self.agent.observe(step)
         self.count(step.reward, step.valid, step.terminated | step.truncated)

@@ -39,7 +39,8 @@ def rate(run: Run, spec: Spec, count: int) -> float:
         agent = run.agent.build(spec, num_envs=1, total_updates=1, seed=0, execution=run.execution)
         buffer = ReplayBuffer(spec, 1000)
         generator = torch.Generator().manual_seed(0)
-        obs, never = torch.randn(1, spec.obs_size), torch.zeros(1, dtype=torch.bool)
+        plain, never = spec.frames is None, torch.zeros(1, dtype=torch.bool)
+        obs = torch.randn(1, spec.obs_size) if plain else torch.zeros(1, spec.obs_size, dtype=torch.uint8)
         for _ in range(100):
             buffer.add(obs, spec.random_action(1, generator), Step(obs, obs, torch.zeros(1), never, never, ~never, {}))
         learner = Learner(agent, run.sampler.build(buffer, run.agent.batch_size, run.agent.n_step, agent.gamma, 0), Path(folder))

@@ -30,7 +30,7 @@ class Trajectories(NamedTuple):
     returns: Tensor
     """[episodes] float64 undiscounted sum of raw rewards, with that of a last transition that a data set could not store."""
     first_obs: Tensor
-    """[episodes, obs_size] float64 observation of the first row."""
+    """[episodes, obs_size] float64 observation of the first row; empty if observations are pictures."""
 
 
 def find(buffer: ReplayBuffer) -> Trajectories:
@@ -57,7 +57,9 @@ def find(buffer: ReplayBuffer) -> Trajectories:
     whole[1:] = torch.where(same, finished[:-1], whole[1:])
     chosen = finished & whole
     start = first[chosen]
-    first_obs = buffer.flat[rows.address[start].to(buffer.device), : buffer.spec.obs_size].double().cpu()
+    # Pictures are too large to fit returns to, and to hold for each episode.
+    seen = first[chosen] if buffer.spec.frames is None else first[:0]
+    first_obs = buffer.obs_at(rows.address[seen].to(buffer.device)).double().cpu()
     return Trajectories(column[chosen], rows.time[start], length[chosen], returns[chosen], first_obs)
 
 

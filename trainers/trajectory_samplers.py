@@ -40,6 +40,10 @@ class TrajectoryWeighted:
         """A sampler with its own random stream. Raises `ReplayError` for settings out of range, or if replay holds too few trajectories."""
         _require(self.temperature > 0, f"temperature is {self.temperature}; give a positive number such as 0.1.")
         _require(0 <= self.uniform_share <= 1, f"uniform_share is {self.uniform_share}; give a share between 0 and 1.")
+        _require(
+            buffer.spec.frames is None or self.by == "return",
+            "by is 'advantage', which is fitted to first observations, and these are pictures; use sampler.by return.",
+        )
         return TrajectorySampler(buffer, batch_size, n_step, gamma, seed, self.weigh, self.refresh)
 
     def weigh(self, found: Trajectories) -> Tensor:

@@ -127,12 +127,44 @@ class Endless(Walk):
         return observation, reward, False, False, {}
 
 
+class Drawn(Walk):
+    """Draws itself, with choices for actions."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    action_space = Discrete(3)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def step(self, action):
+        return super().step([action - 1.0])
+
+    def render(self):
+        rows, columns = np.mgrid[:20, :30]
+        shade = 7 * rows + 3 * columns + 1000 * self.place
+        return np.stack([shade, 2 * shade, 3 * shade], axis=-1).astype(np.int64).astype(np.uint8)
+
+
 class Whole(Walk):
     """Whole numbers as actions."""
 
     action_space = Box(0, 5, (1,), np.int64)
 
 
-for kind in (Walk, DictWalk, TupleWalk, EndsAtOnce, NanObservation, NanReward, WrongShape, Dies, Opaque, Nested, TwoByTwo, Whole):
+for kind in (
+    Walk,
+    DictWalk,
+    TupleWalk,
+    EndsAtOnce,
+    NanObservation,
+    NanReward,
+    WrongShape,
+    Dies,
+    Opaque,
+    Nested,
+    TwoByTwo,
+    Whole,
+    Drawn,
+):
     gym.register(f"{kind.__name__}-v0", entry_point=f"foreign_worlds:{kind.__name__}", max_episode_steps=20)
 gym.register("Endless-v0", entry_point="foreign_worlds:Endless")

@@ -1,0 +1,172 @@
+"""Where replay keeps observations: in its float rows, or, those of pixels, as one uint8 frame per row in a table beside them."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from steelyard.agents.types import Spec
+
+
+class StoredObservations(Protocol):
+    """Keeps one observation per row of replay. Addresses are flat, `time * num_envs + env`."""
+
+    floats: int
+    """Numbers of each float row that the observation takes, its first ones."""
+    bytes_beside: int
+    """Bytes of each row beside the float row."""
+
+    @property
+    def tables(self) -> tuple[Tensor, ...]:
+        """Each [rows, num_envs, ...]: what is kept beside the float rows."""
+        ...
+
+    def allocate(self, rows: int, num_envs: int, device: torch.device) -> None:
+        """Make the tables."""
+        ...
+
+    def in_row(self, obs: Tensor) -> Tensor:
+        """[n, floats]: what the float rows take of observations [n, obs_size]."""
+        ...
+
+    def fault(self, address: Tensor, obs: Tensor, next_obs: Tensor) -> str | None:
+        """Why `next_obs` [n, obs_size] behind `obs`, which rows [n] hold, cannot be kept, as one sentence; None if they can."""
+        ...
+
+    def write(self, address: Tensor, ahead: Tensor, obs: Tensor, next_obs: Tensor) -> None:
+        """Keep `obs` [n, obs_size] in rows `address` [n] and `next_obs` in the rows `ahead` that follow them."""
+        ...
+
+    def restart(self, address: Tensor, obs: Tensor, fresh: Tensor) -> None:
+        """Keep `obs` [n, obs_size] in rows [n], where `fresh` [n] as the beginning of an episode."""
+        ...
+
+    def begin(self, address: Tensor) -> None:
+        """Whatever comes into rows [n] next begins an episode."""
+        ...
+
+    def read(self, row: Tensor, address: Tensor) -> Tensor:
+        """Observations [n, obs_size] of the float rows [n, width] at addresses [n], by tensor arithmetic alone."""
+        ...
+
+
+class InRow:
+    """Observations are the first numbers of the float rows, and their tables are none."""
+
+    bytes_beside = 0
+
+    def __init__(self, spec: Spec):
+        self.floats = spec.obs_size
+
+    @property
+    def tables(self) -> tuple[Tensor, ...]:
+        """None."""
+        return ()
+
+    def allocate(self, rows: int, num_envs: int, device: torch.device) -> None:
+        """Nothing beside the rows."""
+
+    def in_row(self, obs: Tensor) -> Tensor:
+        """All of it."""
+        return obs
+
+    def fault(self, address: Tensor, obs: Tensor, next_obs: Tensor) -> str | None:
+        """None: any observation may follow any other."""
+
+    def write(self, address: Tensor, ahead: Tensor, obs: Tensor, next_obs: Tensor) -> None:
+        """Nothing beside the rows."""
+
+    def restart(self, address: Tensor, obs: Tensor, fresh: Tensor) -> None:
+        """Nothing beside the rows."""
+
+    def begin(self, address: Tensor) -> None:
+        """Nothing beside the rows."""
+
+    def read(self, row: Tensor, address: Tensor) -> Tensor:
+        """A view of the rows."""
+        return row[:, : self.floats]
+
+
+class FrameTable:
+    """Observations are stacks of frames, of which each row keeps the newest, and how many of the earlier ones the rows before it hold.
+
+    Where fewer are there than a stack has, the earliest is repeated: an episode begins with copies of its first frame.
+    """
+
+    floats = 0
+
+    def __init__(self, spec: Spec, stack: int):
+        self.earlier = stack - 1
+        """Rows before a row that its observation is read from too."""
+        self.frame_size = spec.obs_size // stack
+        self.bytes_beside = self.frame_size + 1
+
+    def allocate(self, rows: int, num_envs: int, device: torch.device) -> None:
+        """Make the tables."""
+        self.num_envs = num_envs
+        self.frames = torch.zeros(rows, num_envs, self.frame_size, dtype=torch.uint8, device=device)
+        """The newest frame of each row."""
+        self.ages = torch.zeros(rows, num_envs, dtype=torch.uint8, device=device)
+        """How many rows before it, as many as a stack needs at most, belong to the same episode."""
+        self._back = torch.arange(self.earlier, -1, -1, device=device)
+
+    @property
+    def tables(self) -> tuple[Tensor, ...]:
+        """Frames and ages."""
+        return self.frames, self.ages
+
+    def in_row(self, obs: Tensor) -> Tensor:
+        """Nothing."""
+        return obs[:, :0]
+
+    def fault(self, address: Tensor, obs: Tensor, next_obs: Tensor) -> str | None:
+        """A sentence if reading would not give back what was given: a stack that neither continues the last one nor is copies of one frame."""
+        if not bool((self._continues(obs, next_obs) | self._single(next_obs)).all()):
+            return "next_obs is a stack that neither continues obs nor begins an episode with copies of one frame"
+        # On a GPU the question would be a synchronisation.
+        if self.ages.device.type == "cpu" and not bool((self._single(obs) | (self._age(address) > 0)).all()):
+            return "obs begins an episode in replay and is not copies of one frame"
+        return None
+
+    def write(self, address: Tensor, ahead: Tensor, obs: Tensor, next_obs: Tensor) -> None:
+        """The newest frame of each, and that `ahead` continues the stack where it does."""
+        frames, ages = self.frames.flatten(0, 1), self.ages.flatten()
+        older = (self._age(address) + 1).clamp(max=self.earlier) * self._continues(obs, next_obs).to(ages.device)
+        frames.index_copy_(0, address, self._newest(obs))
+        frames.index_copy_(0, ahead, self._newest(next_obs))
+        ages.index_copy_(0, ahead, older)
+
+    def restart(self, address: Tensor, obs: Tensor, fresh: Tensor) -> None:
+        """The newest frames, and an age of zero where `fresh`."""
+        self.frames.flatten(0, 1).index_copy_(0, address, self._newest(obs))
+        self.ages.flatten().index_copy_(0, address, self._age(address) * ~fresh)
+
+    def begin(self, address: Tensor) -> None:
+        """Ages of zero."""
+        self.ages.flatten().index_fill_(0, address, 0)
+
+    def read(self, row: Tensor, address: Tensor) -> Tensor:
+        """Stacks of frames, the oldest first."""
+        frames = self.frames.flatten(0, 1)
+        back = torch.minimum(self._back, self._age(address)[:, None]) * self.num_envs
+        place = (address[:, None] - back) % len(frames)
+        return frames.index_select(0, place.flatten()).view(len(address), len(self._back) * self.frame_size)
+
+    def _age(self, address: Tensor) -> Tensor:
+        return self.ages.flatten().index_select(0, address)
+
+    def _newest(self, obs: Tensor) -> Tensor:
+        return obs[:, -self.frame_size :].to(self.frames.device)
+
+    def _continues(self, obs: Tensor, next_obs: Tensor) -> Tensor:
+        size = self.frame_size
+        return (next_obs[:, :-size] == obs[:, size:]).all(-1)
+
+    def _single(self, obs: Tensor) -> Tensor:
+        size = self.frame_size
+        return (obs[:, :-size] == obs[:, size:]).all(-1)
+
+
+def stored_observations(spec: Spec) -> StoredObservations:
+    """What keeps the observations of `spec`."""
+    return InRow(spec) if spec.frames is None else FrameTable(spec, spec.frames)
