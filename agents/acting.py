@@ -1,5 +1,6 @@
 """What all agents share that act: normalisation, a policy, and the balance that conditions it."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -86,6 +87,7 @@ class ActingAgent(Agent):
     def __init__(self, config: Buildable, setting: Setting, gamma: float):
         super().__init__(setting.spec, setting.seed, setting.device, setting.execution)
         self.require_actions(type(config).__name__)
+        self.recipe, self.setting = config, setting
         self.gamma = gamma
         self.normalizer = config.observations.build(setting.spec.obs_size)
         if setting.spec.frames and any(True for _ in self.normalizer.buffers()):
@@ -111,6 +113,17 @@ class ActingAgent(Agent):
             )
         if self.choices and not self.spec.discrete:
             raise SlotError(f"{name} needs a few choices of action, and this task's actions are real numbers; use SAC or TD3.")
+
+    def twin(self, seed: int) -> Any:
+        """Another agent of the same configuration, complete, with fresh weights and optimisers that depend on `seed` alone."""
+        return self.recipe.build(
+            self.spec,
+            num_envs=self.setting.num_envs,
+            total_updates=self.total_updates,
+            seed=seed,
+            device=self.device,
+            execution=replace(self.execution, compile=False),
+        )
 
     def body_builder(self, network: Network) -> BodyBuilder:
         """Builds a policy's network, from what the balance shows it of an observation."""

@@ -1,6 +1,6 @@
 """`Agent`: named losses in order, each differentiated only with respect to the child of its name, in one compiled update."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value  # pyright: ignore[reportUnknownVariableType]
 
 from steelyard.agents.optimizer import Adam, AdamState
-from steelyard.agents.parts.part import Part
+from steelyard.agents.parts.part import Part, Watcher
 from steelyard.agents.types import Batch, Metrics, Spec
 
 Result = TypeVar("Result")
@@ -83,6 +83,8 @@ class Agent(nn.Module):
         self.draws = 0
         """Standard normal draws [draws, batch, action_size] that an update needs."""
         self.update_count = 0
+        self.total_updates = 0
+        """Updates of the whole run, as far as they were known when it was built."""
         self.generators = {
             name: torch.Generator(device).manual_seed(seed + offset) for name, offset in (("update", 1), ("explore", 2))
         }
@@ -96,6 +98,7 @@ class Agent(nn.Module):
 
         Learning rates decay over `total_updates`.
         """
+        self.total_updates = total_updates
         for slow, fast in self.slow.items():
             self.get_submodule(slow).load_state_dict(self.get_submodule(fast).state_dict())
             self.get_submodule(slow).requires_grad_(False)
@@ -104,8 +107,9 @@ class Agent(nn.Module):
             {name: self.optimizer_of(name).build(dict(self.own(name)), total_updates) for name in self.trained}
         )
         self.every |= {slot: cast(Part, self.get_submodule(slot)).interval for slot in self.slots}
-        for slot in self.slots:
-            cast(Part, self.get_submodule(slot)).begin(cast(Any, self))
+        # In reverse, because an intervention may put something into the networks that other parts then make copies of.
+        for part in reversed(self.parts()):
+            part.begin(cast(Any, self))
         self.to(self.device)
         self.bf16 = self.execution.autocast_enabled(self.device)
         self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.choose)
@@ -154,6 +158,8 @@ class Agent(nn.Module):
         """
         with torch.no_grad():
             batch = self.prepare(batch, noise)
+            for part in self.parts():
+                part.refresh(cast(Any, self))
             metrics: Metrics = {}
             for name in self.trained:
                 if name not in due:
@@ -183,9 +189,24 @@ class Agent(nn.Module):
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient update of every loss that is due, from a batch of raw transitions. Metrics are tensors: nothing synchronises."""
-        metrics = self.run_update(self.advance(), batch, self.draw(batch.obs.shape[0]))
+        noise = self.draw(batch.obs.shape[0])
+        watchers = [part for part in self.parts() if part.watches(self.update_count + 1)]
+        if watchers:
+            self.show(watchers, batch, noise)
+        metrics = self.run_update(self.advance(), batch, noise)
         self.intervene()
         return metrics
+
+    def parts(self) -> list[Part]:
+        """The occupants of the slots."""
+        return [cast(Part, self.get_submodule(slot)) for slot in self.slots]
+
+    @torch.no_grad()
+    def show(self, watchers: Iterable[Watcher], batch: Batch, noise: Tensor) -> None:
+        """Let watchers see, as the losses will, the raw batch and the noise of the next update, before it."""
+        prepared = self.prepare(batch, noise)
+        for watcher in watchers:
+            watcher.watch(cast(Any, self), prepared, noise)
 
     def advance(self) -> tuple[str, ...]:
         """Count one more update and return what it trains."""

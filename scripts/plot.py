@@ -7,7 +7,7 @@ import tyro
 
 from steelyard.trainers.curves import Curves, read_reference, read_runs
 from steelyard.trainers.errors import run_script
-from steelyard.trainers.figures import draw
+from steelyard.trainers.figures import draw, draw_beside
 from steelyard.trainers.statistics import Interval, Statistic, aggregate
 
 METRICS = {"eval/return": "return", "eval/normalized": "normalised score"}
@@ -30,11 +30,19 @@ class Plot:
     """Mean or interquartile mean over seeds."""
     metric: str = "eval/return"
     """Column of eval.csv to draw: eval/normalized is D4RL's normalised score of runs that began with data."""
+    meters: tuple[str, ...] = ()
+    """Columns of train.csv to draw beside it, a panel each, such as meter/critic/active or schedule/active; without references."""
 
 
 def plot(options: Plot) -> Path:
     """Draws what the options say, prints the final scores, and returns the picture's path."""
     curves = read_runs(options.folders, options.metric)
+    words = METRICS.get(options.metric, options.metric)
+    if options.meters:
+        beside = {name: read_runs(options.folders, name, "train.csv") for name in options.meters}
+        path = draw_beside({words: curves, **beside}, options.out, statistic=options.statistic)
+        print(path)
+        return path
     references: Curves = {}
     for path in options.reference:
         for task, by_label in read_reference(path, curves, options.reference_labels).items():
@@ -46,7 +54,6 @@ def plot(options: Plot) -> Path:
             warning = f"  ({band.warning})" if band.warning else ""
             unit = "steps" if any(curve.offline for curve in by_seed.values()) else "env steps"
             print(f"{task}  {label}  {last} at {band.env_steps[-1]:,.0f} {unit}, seeds: {band.seeds}{warning}")
-    words = METRICS.get(options.metric, options.metric)
     path = draw(curves, options.out, references=references, statistic=options.statistic, metric=words)
     print(path)
     return path

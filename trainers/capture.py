@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from steelyard.agents.acting import ActingAgent
 from steelyard.agents.types import Metrics
-from steelyard.trainers.samplers import Sampler
+
+if TYPE_CHECKING:
+    from steelyard.trainers.learner import Learner
 
 WARM_UPS = 3
 """Ordinary runs of a pattern before it is captured: compilation and library set-up must not fall into the capture."""
@@ -40,15 +42,29 @@ class Launches:
         self.captured: dict[tuple[tuple[str, ...], ...], Launch] = {}
         self.stream = torch.cuda.Stream()
 
-    def update(self, agent: ActingAgent, sampler: Sampler, count: int, metrics: Metrics) -> None:
-        """`count` updates, at most `LONGEST` per launch; `metrics` receives their newest values."""
-        for start in range(0, count, LONGEST):
-            size = min(LONGEST, count - start)
-            pattern = tuple(agent.advance() for _ in range(size))
+    def update(self, learner: "Learner", count: int) -> None:
+        """`count` updates, at most `LONGEST` per launch; the learner's metrics receive their newest values.
+
+        An update whose batch somebody asks to see is launched alone, after it was shown: what is captured has no place for that.
+        """
+        agent, sampler = learner.agent, learner.sampler
+        done = 0
+        while done < count:
+            watchers = learner.watching(agent.update_count + 1)
+            size = 1 if watchers else self.length(learner, count - done)
             picks = torch.stack([sampler.noise() for _ in range(size)])
             noise = torch.stack([agent.draw(picks.shape[-1]) for _ in range(size)])
-            metrics |= self.launch(pattern, picks, noise)
+            if watchers:
+                learner.show(watchers, picks[0], noise[0])
+            learner.metrics |= self.launch(tuple(agent.advance() for _ in range(size)), picks, noise)
             agent.intervene()
+            done += size
+
+    @staticmethod
+    def length(learner: "Learner", most: int) -> int:
+        """Updates until the next one that somebody asks to see, `LONGEST` and `most` at most."""
+        first = learner.agent.update_count + 1
+        return next((n for n in range(1, min(LONGEST, most)) if learner.watching(first + n)), min(LONGEST, most))
 
     def launch(self, pattern: tuple[tuple[str, ...], ...], picks: Tensor, noise: Tensor) -> Metrics:
         """The updates of a pattern with the random numbers of each, captured once the pattern has warmed up."""

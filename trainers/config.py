@@ -21,6 +21,7 @@ from steelyard.agents.networks import encoders, normalizers
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import samplers, schedules
+from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
 
@@ -29,6 +30,7 @@ class ConfigError(SteelyardError):
     """A run's configuration cannot be used. The message is one sentence that names the field and the remedy."""
 
 
+ScheduleSlot = schedules.FixedRatio | AdaptiveRatio | schedules.Priming
 SamplerSlot = samplers.Uniform | TrajectoryWeighted | TopFraction
 
 AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -77,7 +79,7 @@ class Run:
     """Processes that collect while the learner updates, each with `num_envs` worlds; 0 collects in the learner's process, which is deterministic."""
     random_steps: int = 5_000
     """Transitions collected with uniformly random actions before the first update."""
-    schedule: schedules.FixedRatio = field(default_factory=schedules.FixedRatio)
+    schedule: ScheduleSlot = field(default_factory=schedules.FixedRatio)
     """How many updates per transition."""
     sampler: SamplerSlot = field(default_factory=samplers.Uniform)
     """Which rows of replay to learn from."""
@@ -91,6 +93,9 @@ class Run:
     """Environment steps between rows of train.csv."""
     checkpoint_interval: int = 20_000
     """Environment steps between checkpoints."""
+    meter_interval: int = 0
+    """Environment steps (offline: updates) between measurements of the networks' units, ranks, norms and singular values, which train.csv gets as
+    `meter/...`; 0 for none. One takes as long as a few eager updates and changes nothing."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the agent lives and learns; auto takes a GPU if there is one."""
     threads: int = 0
@@ -111,7 +116,7 @@ class Run:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number.")
-        for name in ("actors", "random_steps", "threads", "seed"):
+        for name in ("actors", "random_steps", "threads", "seed", "meter_interval"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
         self.check_length()
@@ -135,7 +140,7 @@ class Run:
     def total_updates(self) -> int:
         """Updates of the whole run, over which learning rates decay."""
         transitions = max(self.env_steps // self.action_repeat - self.waiting_steps, 1)
-        return max(int(transitions * self.schedule.ratio), 1)
+        return self.schedule.expected(transitions)
 
     @property
     def waiting_steps(self) -> int:
@@ -225,6 +230,7 @@ def debug(run: RunType) -> RunType:
         "evaluation_episodes": 1,
         "log_interval": 100 * run.action_repeat,
         "checkpoint_interval": 150 * run.action_repeat,
+        "meter_interval": min(150 * run.action_repeat, run.meter_interval),
         "threads": 1,
         "execution": dataclasses.replace(run.execution, compile=False),
     }

@@ -30,8 +30,8 @@ class CurveError(SteelyardError):
     """A folder or table has no curve in it."""
 
 
-def read_runs(folders: Iterable[Path], metric: str = "eval/return") -> Curves:
-    """The curves of all runs in or below `folders`, by the layout `<task>/<preset>/seed_<k>/eval.csv`; `metric` is the column shown.
+def read_runs(folders: Iterable[Path], metric: str = "eval/return", table: str = "eval.csv") -> Curves:
+    """The curves of all runs in or below `folders`, by the layout `<task>/<preset>/seed_<k>/<table>`; `metric` is the column shown.
 
     Raises `CurveError` for a folder without runs, one outside that layout, or two runs with the same task, preset and seed;
     `TableError` for a run that lacks the column.
@@ -51,7 +51,7 @@ def read_runs(folders: Iterable[Path], metric: str = "eval/return") -> Curves:
                     f"{file.parent} and {seen[task, preset, seed].parent} are the same task, preset and seed; give one of them."
                 )
             axis = Table(file).columns[0]
-            columns = read_columns(file, (axis, metric))
+            columns = read_columns(file.with_name(table), (axis, metric))
             if columns[axis]:
                 offline = _offline_updates(file.parent / "config.json") if axis == "steps" else 0
                 curve = Curve(np.array(columns[axis]), np.array(columns[metric]), offline)

@@ -75,6 +75,41 @@ def draw(
     return path
 
 
+def draw_beside(columns: dict[str, Curves], path: Path, *, statistic: Statistic = "mean") -> Path:
+    """Draws curves of several measurements side by side, a row per task and a column per measurement (by its name), and returns the path.
+
+    Lines, bands and colours are those of `draw`.
+    """
+    tasks = sorted({task for curves in columns.values() for task in curves})
+    labels = sorted({label for curves in columns.values() for by_label in curves.values() for label in by_label})
+    colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    size = (max(3.6 * len(columns), 5.6), 3.0 * len(tasks) + 1.0)
+    figure = Figure(figsize=size, dpi=160, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(tasks), len(columns), squeeze=False)
+    seeds: dict[str, set[int]] = {label: set() for label in labels}
+    for row, task in zip(axes, tasks, strict=True):
+        for ax, (name, curves) in zip(row, columns.items(), strict=True):
+            found = curves.get(task, {})
+            for label, by_seed in found.items():
+                seeds[label].add(len(by_seed))
+                _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), colours[label])
+            _style(ax, task, _axis([curve for by_seed in found.values() for curve in by_seed.values()]))
+            ax.set_ylabel(name, color=INK)
+    handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
+    figure.legend(handles=handles, loc="outside upper left", ncols=max(int(size[0] / 2.3), 1), frameon=False, fontsize=9)
+    several = any(max(counts) > 1 for counts in seeds.values())
+    caption = _caption(statistic, "value", several=several, references=False, switched=False)
+    if not several:
+        caption = "Line: one seed, hence no interval."
+    figure.supxlabel(textwrap.fill(caption, int(18 * size[0])), fontsize=7.5, color=MUTED, x=0.01, ha="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part.{path.name}")
+    figure.savefig(part)
+    os.replace(part, path)
+    return path
+
+
 def _draw_own(ax: Axes, by_seed: dict[int, Curve], band: Band, colour: str) -> None:
     x = band.env_steps / 1000
     if 1 < band.seeds <= 10:

@@ -1,12 +1,14 @@
 """Sampling and update as one step: one compiled graph, and on a GPU one CUDA graph of several steps."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from steelyard.agents.acting import ActingAgent
 from steelyard.agents.errors import DivergenceError
+from steelyard.agents.parts.part import Watcher
 from steelyard.agents.types import Batch, Metrics
 from steelyard.trainers.capture import Launches
 from steelyard.trainers.samplers import Sampler
@@ -29,6 +31,8 @@ class Learner:
         self.together = sampler.device == agent.device
         self.run = agent.compiled(self.apply)
         self.launches = Launches(self.run) if self.together and agent.device.type == "cuda" else None
+        self.watchers: tuple[Watcher, ...] = ()
+        """What sees the batches of some updates, beside the agent's own slots."""
         self.metrics: Metrics = {}
         """The newest value of every metric; losses that are delayed keep their last one."""
 
@@ -43,17 +47,28 @@ class Learner:
         Raises `DivergenceError`, after saving the batch, if one is not.
         """
         if self.launches:
-            self.launches.update(self.agent, self.sampler, count, self.metrics)
+            self.launches.update(cast(Any, self), count)
             return
         for _ in range(count):
             picks = self.sampler.noise()
             noise = self.agent.draw(picks.shape[-1])
+            if watchers := self.watching(self.agent.update_count + 1):
+                self.show(watchers, picks, noise)
             due = self.agent.advance()
             rows = picks if self.together else self.transfer(self.sampler.gather(picks))
             self.metrics |= self.run(due, rows, noise)
             if self.agent.device.type == "cpu":
                 self.check(picks)
             self.agent.intervene()
+
+    def watching(self, update: int) -> list[Watcher]:
+        """Who asks to see the batch of update number `update`."""
+        return [watcher for watcher in (*self.agent.parts(), *self.watchers) if watcher.watches(update)]
+
+    def show(self, watchers: list[Watcher], picks: Tensor, noise: Tensor) -> None:
+        """Let them see, as the losses will, the batch that the random numbers pick; it is gathered for them alone."""
+        with torch.no_grad():
+            self.agent.show(watchers, self.transfer(self.sampler.gather(picks)), noise)
 
     def transfer(self, batch: Batch) -> Batch:
         """The batch on the agent's device."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from steelyard import envs
-from steelyard.agents.types import Spec
+from steelyard.agents.types import Metrics, Spec
 from steelyard.trainers import checkpoint, plain, threads
 from steelyard.trainers.actor_collector import ActorCollector, lead
 from steelyard.trainers.actors import Episode, guard_rows
@@ -23,10 +23,13 @@ from steelyard.trainers.evaluation import Scores, evaluate
 from steelyard.trainers.interrupts import Interrupts
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.logs import Logs, TensorBoard, WeightsAndBiases
+from steelyard.trainers.looks import look
 from steelyard.trainers.progress import Progress
 from steelyard.trainers.samplers import Sampler
 from steelyard.trainers.schedules import Every, Until
 
+MOST = 1_000
+"""Updates between two looks at clocks and signals."""
 BACKENDS = {"tensorboard": TensorBoard(), "wandb": WeightsAndBiases()}
 
 
@@ -54,7 +57,11 @@ class Online:
         )
         self.buffer, self.sampler = self.build_replay(spec, num_envs)
         self.schedule = run.schedule.build()
+        self.schedule.begin(self.agent)
+        self.backlog = 0
         self.learner = Learner(self.agent, self.sampler, folder)
+        self.learner.watchers = (self.schedule,)
+        self.meters: Metrics = {}
         self.collector: Collector = (
             ActorCollector(run, self.agent, self.buffer)
             if run.actors
@@ -68,7 +75,7 @@ class Online:
             "log": Every(run.log_interval),
             "evaluation": Every(run.evaluation_interval),
             "checkpoint": Every(run.checkpoint_interval),
-        }
+        } | ({"meter": Every(run.meter_interval)} if run.meter_interval else {})
         found = checkpoint.latest(folder / "checkpoints")
         if found:
             _, state = checkpoint.load(found)
@@ -113,6 +120,8 @@ class Online:
             while unfinished(self.steps) and not (interrupts.received and self.collector.rest()):
                 self.step()
                 self.progress.update(self.steps, self.agent.update_count)
+                if "meter" in self.clocks and self.clocks["meter"](self.steps):
+                    self.measure()
                 if self.clocks["log"](self.steps):
                     self.log()
                 if self.clocks["evaluation"](self.steps):
@@ -133,11 +142,22 @@ class Online:
         return [self.buffer.describe()]
 
     def step(self) -> None:
-        """Collect once and learn as often as that makes due."""
-        transitions = self.collector.collect()
-        self.env_steps += transitions * self.run.action_repeat
-        self.learner.update(self.updates_due(transitions))
+        """Collect once and learn as often as that makes due. What is more than `MOST` updates waits for further calls, which collect nothing."""
+        if not self.backlog:
+            transitions = self.collector.collect()
+            self.env_steps += transitions * self.run.action_repeat
+            self.backlog = self.updates_due(transitions)
+            if news := self.schedule.news():
+                self.progress.print(f"{self.steps:>9,} steps  {news}")
+        count = min(self.backlog, MOST)
+        self.learner.update(count)
+        self.backlog -= count
         self.collector.publish()
+
+    def measure(self) -> None:
+        """Look at the networks with a batch like that of the next update; no random stream moves."""
+        if self.agent.update_count:
+            self.meters = {f"meter/{name}": value for name, value in look(self.agent, self.learner, self.sampler).items()}
 
     def updates_due(self, transitions: int) -> int:
         """Updates for transitions collected after those that the first update waits for."""
@@ -149,7 +169,8 @@ class Online:
         episodes = self.collector.episodes()
         self.note(episodes)
         metrics: dict[str, Any] = {f"train/{name}": value for name, value in self.learner.metrics.items()}
-        metrics |= self.sampler.diagnostics()
+        metrics |= self.sampler.diagnostics() | self.schedule.diagnostics() | self.meters
+        self.meters = {}
         if episodes:
             metrics["train/return"] = float(np.mean([episode.score for episode in episodes]))
             metrics["train/length"] = float(np.mean([episode.length for episode in episodes]))
@@ -188,6 +209,8 @@ class Online:
             "schedule": self.schedule.state_dict(),
             "clocks": {name: clock.state_dict() for name, clock in self.clocks.items()},
             "metrics": self.learner.metrics,
+            "meters": self.meters,
+            "backlog": self.backlog,
             "env_steps": self.env_steps,
             "best": self.best,
             "threads": torch.get_num_threads(),
@@ -205,6 +228,7 @@ class Online:
         for name, clock in self.clocks.items():
             clock.load_state_dict(state["clocks"][name])
         self.learner.metrics = state["metrics"]
+        self.meters, self.backlog = state["meters"], state["backlog"]
         self.env_steps, self.best = state["env_steps"], state["best"]
 
     def close(self) -> None:

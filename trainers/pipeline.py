@@ -45,6 +45,8 @@ class Pipeline(Online):
         self.regrets = {"training": Regret(), "evaluation": Regret()}
         self.dataset: Dataset = datasets.load(run.dataset)
         super().__init__(run, folder, fresh)
+        if not self.online:
+            self.learner.watchers = ()
         if run.offline_updates == 0 and not self.online:
             self.go_online()
 
@@ -114,7 +116,7 @@ class Pipeline(Online):
         """From now on batches come from where online batches come from."""
         self.sampler = self.online_sampler
         metrics, self.learner = self.learner.metrics, Learner(self.agent, self.sampler, self.folder)
-        self.learner.metrics = metrics
+        self.learner.metrics, self.learner.watchers = metrics, (self.schedule,)
 
     def normalized(self, score: float) -> float | None:
         """D4RL's normalised score in per cent of a return; None if D4RL has no reference for the data set or the task."""

@@ -19,6 +19,7 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import samplers, schedules
+from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
@@ -84,6 +85,8 @@ CLASSES = {
         Mixed,
         Anew,
         schedules.FixedRatio,
+        schedules.Priming,
+        AdaptiveRatio,
     )
 }
 """Every class that may stand in a saved configuration, by its tag."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steelyard.agents.errors import SlotError
+from steelyard.agents.networks.hidden import HiddenLayer
 from steelyard.agents.networks.linear import Linear, orthogonal
 
 
@@ -64,6 +65,14 @@ class ConvolutionalNetwork(nn.Module):
         for layer in self.layers:
             x = self.activation(layer(x))
         return self.output(x).float().split(self.outputs, -1)
+
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        """The convolutions, then the perceptron's."""
+        maps = [*self.convolutions, *self.layers, self.output]
+        return tuple(
+            HiddenLayer(incoming, None, outgoing, self.members or 1, convolution=number < len(self.convolutions))
+            for number, (incoming, outgoing) in enumerate(pairwise(maps))
+        )
 
 
 class Filter(nn.Module):

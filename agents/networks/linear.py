@@ -35,3 +35,24 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return product(x, self.weight) + self.bias
+
+
+class NormalizedLinear(nn.Module):
+    """`Linear` whose rows are g v / |v|, length g and direction v learned apart (weight normalisation, Salimans & Kingma 2016).
+
+    It begins as the same map: v orthogonal, g its rows' lengths.
+    """
+
+    def __init__(self, inputs: int, outputs: int, members: int | None = None, gain: float = 1.0):
+        super().__init__()
+        self.direction = nn.Parameter(orthogonal(members, outputs, inputs, gain))
+        self.length = nn.Parameter(self.direction.detach().square().sum(-1, keepdim=True).sqrt())
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs) if members else torch.zeros(outputs))
+
+    @property
+    def weight(self) -> Tensor:
+        """W, as in `Linear`."""
+        return self.length * F.normalize(self.direction, dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return product(x, self.weight) + self.bias

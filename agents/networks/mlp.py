@@ -1,17 +1,40 @@
 """Multi-layer perceptrons, with or without layer normalisation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steelyard.agents.networks.linear import Linear
+from steelyard.agents.errors import SlotError
+from steelyard.agents.networks.hidden import HiddenLayer
+from steelyard.agents.networks.linear import Linear, NormalizedLinear
+
+
+class CReLU(nn.Module):
+    """x -> [relu(x), relu(-x)] along the last axis (Shang et al. 2016): every unit passes a gradient for every input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x.relu(), (-x).relu()), -1)
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "crelu": CReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "mish": nn.Mish,
+}
+"""Activation functions by their names."""
 
 
 @dataclass(frozen=True)
 class MLP:
-    """Perceptron with ReLU layers and orthogonal initialisation, biases zero."""
+    """Perceptron with orthogonal initialisation, biases zero."""
 
     hidden: tuple[int, ...] = (256, 256)
     """Width of each hidden layer."""
@@ -24,6 +47,15 @@ class MLP:
     learns HalfCheetah sooner than with sqrt 2, which IQL's and CQL's released codes have."""
     output_gain: float | None = None
     """Gain of the output layer; None for that of the others."""
+    activation: Literal["relu", "crelu", "tanh", "silu", "gelu", "mish"] = "relu"
+    """Function of each hidden layer. CReLU gives two features per linear unit, so a layer of 256 has 128 of them and the matrices behind the first
+    half as many weights; the width is that of the features."""
+    weight_norm: bool = False
+    """Hidden layers learn a length and a direction for the weights of each unit (Salimans & Kingma 2016)."""
+
+    def __post_init__(self) -> None:
+        if self.activation == "crelu" and any(width % 2 for width in self.hidden):
+            raise SlotError(f"hidden is {self.hidden} and CReLU gives two features per unit; give even widths.")
 
     def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
@@ -36,12 +68,31 @@ class Perceptron(nn.Module):
     def __init__(self, config: MLP, inputs: int, outputs: tuple[int, ...], members: int | None):
         super().__init__()
         sizes = (inputs, *config.hidden)
-        self.layers = nn.ModuleList(Linear(i, o, members, config.gain) for i, o in pairwise(sizes))
-        self.norms = nn.ModuleList(LayerNorm(size, members) if config.layer_norm else nn.Identity() for size in config.hidden)
+        kind = NormalizedLinear if config.weight_norm else Linear
+        halved = 2 if config.activation == "crelu" else 1
+        self.layers = nn.ModuleList(kind(i, o // halved, members, config.gain) for i, o in pairwise(sizes))
+        widths = config.hidden if config.norm_after else tuple(width // halved for width in config.hidden)
+        self.norms = nn.ModuleList(LayerNorm(size, members) if config.layer_norm else nn.Identity() for size in widths)
         gain = config.gain if config.output_gain is None else config.output_gain
         self.output = Linear(sizes[-1], sum(outputs), members, gain)
-        self.activation = nn.ReLU()
+        self.activation = ACTIVATIONS[config.activation]()
         self.outputs, self.norm_after = outputs, config.norm_after
+        self.config, self.members = config, members
+
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        """One per entry of `hidden`."""
+        config = self.config
+        return tuple(
+            HiddenLayer(
+                incoming,
+                norm if config.layer_norm and not config.norm_after else None,
+                outgoing,
+                self.members or 1,
+                config.activation,
+                normalized=config.layer_norm and config.norm_after,
+            )
+            for (incoming, outgoing), norm in zip(pairwise([*self.layers, self.output]), self.norms, strict=True)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         for layer, norm in zip(self.layers, self.norms, strict=True):

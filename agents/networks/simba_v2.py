@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steelyard.agents.networks.hidden import HiddenLayer
 from steelyard.agents.networks.linear import orthogonal, product
 
 
@@ -91,10 +92,15 @@ class LerpBlock(nn.Module):
         self.activation = nn.ReLU()
         self.contract = HypersphericalLinear(hidden, width, members)
         self.interpolation = Scaler(width, 1 / (config.blocks + 1), 1 / math.sqrt(width), members)
+        self.members = members
 
     def forward(self, h: Tensor) -> Tensor:
         hidden = self.activation(self.scaler(self.expand(h).float())) + 1e-8  # a dead layer must not give a zero vector
         return unit(h + self.interpolation(unit(self.contract(hidden)) - h))
+
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        """The one layer inside. What it gives is put back on the sphere, so how many units are positive says little."""
+        return (HiddenLayer(self.expand, self.scaler, self.contract, self.members or 1, normalized=True),)
 
 
 class Output(nn.Module):

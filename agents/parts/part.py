@@ -1,6 +1,6 @@
 """What every occupant of a slot shares."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
@@ -9,6 +9,18 @@ from steelyard.agents.types import Batch, Metrics
 
 if TYPE_CHECKING:
     from steelyard.agents.value_learner import ValueLearningAgent
+
+
+class Watcher(Protocol):
+    """Looks at the batches of some updates, eagerly and before them. It changes nothing."""
+
+    def watches(self, update: int) -> bool:
+        """Whether update number `update`, the next one, is to be shown."""
+        ...
+
+    def watch(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> None:
+        """See the prepared batch and the noise that the next update will have."""
+        ...
 
 
 class Part(nn.Module):
@@ -24,6 +36,16 @@ class Part(nn.Module):
 
     def begin(self, agent: "ValueLearningAgent") -> None:
         """Look at the agent that the part belongs to, once it is complete."""
+
+    def refresh(self, agent: "ValueLearningAgent") -> None:
+        """Move buffers of this part, at the start of each update and inside its graph; losses must not move any."""
+
+    def watches(self, update: int) -> bool:
+        """Whether this part is to see the batch of update number `update` before it (`watch`)."""
+        return False
+
+    def watch(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> None:
+        """See the prepared batch and the noise of the update that comes, outside the compiled graph."""
 
     def intervene(self, agent: "ValueLearningAgent", update_count: int) -> None:
         """Change the agent, or this part, after the agent's update number `update_count`, outside the compiled graph."""

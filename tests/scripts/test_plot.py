@@ -20,6 +20,24 @@ def test_two_seeds_become_a_picture_and_a_line(call: Call, tmp_path: Path) -> No
     assert imageio.imread(tmp_path / "curve.png").shape[2] in (3, 4)
 
 
+def test_meters_are_drawn_beside_the_return(call: Call, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        folder = tmp_path / "runs" / "walker-run" / "sac" / f"seed_{seed}"
+        folder.mkdir(parents=True)
+        (folder / "eval.csv").write_text(f"env_steps,updates,seconds,eval/return\n0,0,0.0,10.0\n20000,5,9.0,{600 + 100 * seed}\n")
+        rows = f"10000,5,1.0,,\n15000,5,1.0,0.5,0.{seed}1\n20000,5,1.0,0.4{seed},0.2\n"
+        (folder / "train.csv").write_text(f"env_steps,updates,seconds,meter/critic/active,meter/critic/dormant\n{rows}")
+    arguments = ("plot", tmp_path / "runs", "--out", tmp_path / "alone.png")
+    assert call(*arguments)[0] == 0
+    wide = ("plot", tmp_path / "runs", "--out", tmp_path / "wide.png", "--meters", "meter/critic/active", "meter/critic/dormant")
+    status, out, err = call(*wide)
+    assert (status, err, out.splitlines()[-1]) == (0, "", str(tmp_path / "wide.png"))
+    assert imageio.imread(tmp_path / "wide.png").shape[1] > 1.5 * imageio.imread(tmp_path / "alone.png").shape[1]
+    status, _, err = call(*wide, "meter/critic/activity")
+    assert status == 1
+    assert "has no column `meter/critic/activity`" in err
+
+
 def test_normalised_scores_of_a_run_that_begins_with_data(call: Call, tmp_path: Path) -> None:
     folder = tmp_path / "Hopper-v4" / "iql-locomotion" / "seed_0"
     folder.mkdir(parents=True)

@@ -145,6 +145,7 @@ def test_the_file_can_be_read_by_people_and_by_other_programs(tmp_path: Path) ->
     assert written["class"] == "Run"
     assert written["agent"]["class"] == "TD3"
     actor = {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True, "norm_after": False, "gain": 3**-0.5, "output_gain": None}
+    actor |= {"activation": "relu", "weight_norm": False}
     assert written["agent"]["actor"] == actor
     assert written["agent"]["weighting"] == {"class": "UniformWeighting"}
     assert written["sampler"] == {"class": "Uniform"}

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from steelyard.trainers import checkpoint, config, presets
+from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.collector import LocalCollector
 from steelyard.trainers.config import ConfigError, Run
+from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online, train
-from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.schedules import FixedRatio, Priming
 
 ROOT = Path(__file__).parents[2]
 CLOCKS = {"seconds", "time/env_steps_per_second", "time/updates_per_second"}
@@ -78,6 +80,18 @@ RUNS = {
     "simba-dmc-reacher": small(
         presets.DMC["simba-v2"], "reacher-easy", env_steps=480, checkpoint_interval=150, evaluation_interval=10_000
     ),
+    "sac-adaptive-ratio-meters": small(
+        presets.MUJOCO["sac"],
+        "Hopper-v5",
+        env_steps=180,
+        checkpoint_interval=90,
+        evaluation_interval=100,
+        schedule=AdaptiveRatio(low=0.5, high=2, interval=25, window=25, threshold=0.5, checks=3),
+        meter_interval=30,
+    ),
+    "sac-priming": small(
+        presets.MUJOCO["sac"], "Hopper-v5", env_steps=120, checkpoint_interval=50, schedule=Priming(updates=120, transitions=5)
+    ),
     "dvw-m-dqn-choices": small(
         frequent(presets.MINATAR["dvw-m-dqn-classic"]),
         "CartPole-v1",
@@ -109,6 +123,44 @@ def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(name: str, tmp_pat
     assert torch.equal(one.buffer.cursors, other.buffer.cursors)
     assert rows(whole, "eval.csv") == rows(parts, "eval.csv")
     assert rows(whole, "train.csv") == rows(parts, "train.csv")
+
+
+def test_a_long_priming_is_saved_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More updates than one look at signals: the rest of them is in the checkpoint, and nothing is collected before."""
+    monkeypatch.setattr("steelyard.trainers.online.MOST", 40)
+    run, update, count = RUNS["sac-priming"], Learner.update, [0]
+    whole = train(run, tmp_path / "whole")
+
+    def update_and_signal(self: Learner, number: int) -> None:
+        count[0] += number
+        if count[0] == 80:
+            signal.raise_signal(signal.SIGTERM)
+        update(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", update_and_signal)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "parts")
+    stopped = checkpoint.latest(run.folder(tmp_path / "parts") / "checkpoints")
+    assert stopped is not None
+    assert checkpoint.load(stopped)[1]["backlog"] == 40
+    parts = train(run, tmp_path / "parts")
+    assert rows(whole, "train.csv") == rows(parts, "train.csv")
+    equal(Online(run, whole).state_dict(), Online(run, parts).state_dict())
+
+
+def test_meters_change_nothing_but_add_columns(tmp_path: Path) -> None:
+    run = RUNS["sac-adaptive-ratio-meters"]
+    metered = train(run, tmp_path / "metered")
+    bare = train(dataclasses.replace(run, meter_interval=0), tmp_path / "bare")
+    with_meters, without = rows(metered, "train.csv"), rows(bare, "train.csv")
+    assert [{key: row[key] for key in without[0]} for row in with_meters] == without
+    assert [int(row["env_steps"]) for row in with_meters if row["meter/critic/active"]] == [60, 100, 120, 160, 180]
+    assert with_meters[-1]["schedule/ratio"] == "2.0"
+    assert rows(metered, "eval.csv") == rows(bare, "eval.csv")
+    one, other = (Online(r, f).state_dict() for r, f in ((run, metered), (dataclasses.replace(run, meter_interval=0), bare)))
+    del one["clocks"]["meter"]
+    equal(one, other)
 
 
 def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path: Path) -> None:
