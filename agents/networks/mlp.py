@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steelyard.agents.networks.dropout import Dropout
 from steelyard.agents.networks.linear import Linear
 
 
@@ -19,6 +22,14 @@ class MLP:
     """Normalise each hidden layer before its ReLU (Ba et al. 2016)."""
     norm_after: bool = False
     """Normalise after the ReLU instead (ReBRAC)."""
+    dropout: float = 0.0
+    """Probability with which each feature of a hidden layer is set to zero in the loss that trains the network, and only there (IQL)."""
+    hidden_bias: float = 0.0
+    """Initial biases of the hidden layers (ReBRAC: 0.1)."""
+    fan_in: bool = False
+    """Hidden weights begin uniform within one over the square root of the layer's inputs, in place of orthogonal (ReBRAC)."""
+    output_range: float | None = None
+    """Weights and biases of the output layer begin uniform in [-range, range]; None: as the other options say (ReBRAC: 0.001 and 0.003)."""
     gain: float = 3**-0.5
     """Gain of the initial weights. This one gives them the spread of PyTorch's own initialisation, with which SAC and TD3 were published, and SAC
     learns HalfCheetah sooner than with sqrt 2, which IQL's and CQL's released codes have."""
@@ -27,7 +38,21 @@ class MLP:
 
     def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
-        return Perceptron(self, inputs, outputs, members)
+        network = Perceptron(self, inputs, outputs, members)
+        self.initialize(network)
+        return network
+
+    @torch.no_grad()
+    def initialize(self, network: "Perceptron") -> None:
+        """Initial values other than orthogonal weights and zero biases."""
+        for layer in network.hidden():
+            layer.bias.fill_(self.hidden_bias)
+            if self.fan_in:
+                bound = layer.weight.shape[-1] ** -0.5
+                layer.weight.uniform_(-bound, bound)
+        if self.output_range is not None:
+            for parameter in network.output.parameters():
+                parameter.uniform_(-self.output_range, self.output_range)
 
 
 class Perceptron(nn.Module):
@@ -35,6 +60,7 @@ class Perceptron(nn.Module):
 
     def __init__(self, config: MLP, inputs: int, outputs: tuple[int, ...], members: int | None):
         super().__init__()
+        self.dropouts = nn.ModuleList(Dropout(config.dropout) if config.dropout else nn.Identity() for _ in config.hidden)
         sizes = (inputs, *config.hidden)
         self.layers = nn.ModuleList(Linear(i, o, members, config.gain) for i, o in pairwise(sizes))
         self.norms = nn.ModuleList(LayerNorm(size, members) if config.layer_norm else nn.Identity() for size in config.hidden)
@@ -43,9 +69,13 @@ class Perceptron(nn.Module):
         self.activation = nn.ReLU()
         self.outputs, self.norm_after = outputs, config.norm_after
 
+    def hidden(self) -> list[Linear]:
+        """The hidden layers' maps."""
+        return [cast(Linear, layer) for layer in self.layers]
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = norm(self.activation(layer(x))) if self.norm_after else self.activation(norm(layer(x)))
+        for layer, norm, dropout in zip(self.layers, self.norms, self.dropouts, strict=True):
+            x = dropout(norm(self.activation(layer(x))) if self.norm_after else self.activation(norm(layer(x))))
         return self.output(x).float().split(self.outputs, -1)
 
 

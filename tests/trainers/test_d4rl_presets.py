@@ -136,7 +136,8 @@ def test_iql(domain: str, expectile: float, beta: float) -> None:
     assert agent.actor_optimizer == Adam(3e-4, final_learning_rate=0.0, decay="cosine")
     assert agent.optimizer == Adam(3e-4)
     assert (agent.discount, agent.target_rate, agent.batch_size, agent.critics) == (0.99, 0.005, 256, 2)
-    assert agent.actor == agent.critic == agent.value == MLP((256, 256), gain=2**0.5)
+    assert agent.critic == agent.value == MLP((256, 256), gain=2**0.5)
+    assert agent.actor == dataclasses.replace(agent.critic, dropout=0.1 if domain in ("adroit", "kitchen") else 0.0)
 
 
 @pytest.mark.parametrize("base", ["iql", "awac"])
@@ -203,8 +204,8 @@ def test_awac_and_td3_bc() -> None:
 def test_rebrac() -> None:
     agent = agent_of("rebrac-locomotion")
     assert (agent.batch_size, agent.optimizer, agent.discount, agent.policy_value) == (1024, Adam(1e-3), 0.99, "lowest")
-    assert agent.actor == MLP((256,) * 3)
-    assert agent.critic == MLP((256,) * 3, layer_norm=True, norm_after=True)
+    assert agent.actor == MLP((256,) * 3, fan_in=True, hidden_bias=0.1, output_range=0.001)
+    assert agent.critic == MLP((256,) * 3, layer_norm=True, norm_after=True, fan_in=True, hidden_bias=0.1, output_range=0.003)
     assert agent.cloning == ActionDistance(None, None, per_component=False, online_decay=1_000_000, online_floor=0.5)
     assert (agent.exploration_noise, D4RL["rebrac-locomotion"].replay) == (0.0, Mixed(0.5))
     maze = agent_of("rebrac-antmaze")
