@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value  # pyright: ignore[reportUnknownVariableType]
 
+from steelyard.agents.networks.dropout import Dropout
 from steelyard.agents.optimizer import Adam, AdamState
 from steelyard.agents.parts.part import Part, Watcher
 from steelyard.agents.types import Batch, Metrics, Spec
@@ -144,8 +145,14 @@ class Agent(nn.Module):
     def evaluate(
         self, parameters: dict[str, Tensor], name: str, batch: Batch, noise: Tensor, seen: Metrics
     ) -> tuple[Tensor, Metrics]:
-        """The loss called `name` as a function of the parameters of its child."""
-        return functional_call(self, parameters, (name, batch, noise, seen))
+        """The loss called `name` as a function of the parameters of its child, whose dropout is at work in it and nowhere else."""
+        return functional_call(self, parameters | self.dropout_keys(name), (name, batch, noise, seen))
+
+    def dropout_keys(self, name: str) -> dict[str, Tensor]:
+        """What the dropout layers of the child `name` make their masks of in its next step."""
+        steps = cast(AdamState, self.optimizers[name]).steps
+        modules = dict(self.get_submodule(name).named_modules())  # pyright: ignore[reportUnknownArgumentType]
+        return {f"{name}.{path}.key": layer.make_key(steps) for path, layer in modules.items() if isinstance(layer, Dropout)}
 
     def prepare(self, batch: Batch, noise: Tensor) -> Batch:
         """What the losses see of a raw batch, for example normalised observations. `noise` is the update's."""

@@ -34,7 +34,8 @@ def make(
     """`num_envs` worlds of `task`.
 
     `task`: a Gymnasium id ("HalfCheetah-v5", or "module:id" to import the module that registers it), a dm-control
-    "domain-task" ("walker-run", "ball_in_cup-catch"), a game of MinAtar ("minatar-breakout"), or a probe ("probe-constant").
+    "domain-task" ("walker-run", "ball_in_cup-catch"), one of D4RL's AntMaze and kitchen environments ("antmaze-umaze-v2"), a game of MinAtar
+    ("minatar-breakout"), or a probe ("probe-constant").
     `action_repeat`: environment steps per decision; rewards are summed, and a repetition stops where its episode ends.
     `vectorization`: "sync" steps the worlds one after the other, "async" steps Gymnasium's in processes of their own,
     "batch" steps many worlds on threads (Gymnasium's five locomotion tasks), or as tensors on `device` (MinAtar's games).
@@ -78,13 +79,14 @@ def known_tasks() -> list[str]:
     """
     import gymnasium as gym
 
+    from steelyard.envs.d4rl_worlds import WORLDS
     from steelyard.envs.dmc_envs import TASKS
     from steelyard.envs.minatar import GAMES
     from steelyard.envs.probes import PROBES
 
     # Versions that moved to other packages are registered with a function that says so in place of a class.
     present = [task for task, spec in gym.registry.items() if isinstance(spec.entry_point, (str, type))]
-    return sorted([*present, *TASKS, *GAMES, *PROBES])
+    return sorted({*present, *TASKS, *GAMES, *PROBES, *WORLDS})
 
 
 def _require_drawable(task: str, vectorization: str) -> None:

@@ -7,6 +7,8 @@ registers.
 import re
 from dataclasses import dataclass
 
+from steelyard.envs.d4rl_worlds import WORLDS
+
 ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
 """Where D4RL publishes its files."""
 
@@ -15,6 +17,11 @@ SCORED_IN_V4 = (
     "of the same name, whose simulator is newer, so scores near published ones are not exact reproductions of them."
 )
 """What to say beside a normalised score of a locomotion task."""
+SCORED_ANEW = (
+    "D4RL's AntMaze and kitchen ran under mujoco-py; policies are scored here in worlds made after them in a newer simulator, so scores "
+    "near published ones are not exact reproductions of them."
+)
+"""What to say beside a normalised score in the worlds of `d4rl_worlds`."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +143,12 @@ def _build() -> dict[str, Entry]:
             add(f"{robot}-{kind}-v0", family, f"bullet/{robot}_{kind.replace('-', '_')}")
     for maze, (file, starts, goals, limit) in ANTMAZE.items():
         stem = f"Ant_maze_{file}_noisy_multistart_{starts}_multigoal_{goals}_sparse"
-        add(f"antmaze-{maze}-v0", Family(0.0, 1.0, limit), f"ant_maze_new/{stem}")
-        add(f"antmaze-{maze}-v2", Family(0.0, 1.0, limit), f"ant_maze_v2/{stem}_fixed")
+        for version, place in (("v0", f"ant_maze_new/{stem}"), ("v2", f"ant_maze_v2/{stem}_fixed")):
+            add(f"antmaze-{maze}-{version}", Family(0.0, 1.0, limit, f"antmaze-{maze}-{version}"), place)
     for name, (file, minimum, maximum, limit) in MAZE2D.items():
         add(name, Family(minimum, maximum, limit), f"maze2d/{file}")
     for name, (file, minimum, maximum, limit) in OTHERS.items():
-        add(name, Family(minimum, maximum, limit), file)
+        add(name, Family(minimum, maximum, limit, name if name in WORLDS else None), file)
     return table
 
 
@@ -160,9 +167,10 @@ def recognise(filename: str) -> str | None:
 def reference(name: str, task: str | None = None) -> tuple[float, float] | None:
     """(minimum, maximum) of D4RL for the data set `name`, else for the worlds of `task`; None where D4RL has none.
 
-    A task counts in the versions whose rewards are D4RL's: -v2 to -v4 of the locomotion tasks, -v1 of the Adroit hand.
+    A task counts in the versions whose rewards are D4RL's: -v2 to -v4 of the locomotion tasks, -v1 of the Adroit hand, and D4RL's own names
+    of AntMaze and kitchen environments.
     """
-    entry = TABLE.get(name)
+    entry = TABLE.get(name) or (TABLE[task] if task and task in WORLDS else None)
     if entry is not None:
         return entry.minimum, entry.maximum
     task = re.sub(r"-v[23]$", "-v4", (task or "").rpartition(":")[-1])
@@ -175,10 +183,17 @@ def reference(name: str, task: str | None = None) -> tuple[float, float] | None:
 def normalized_score(name: str, score: float, task: str | None = None) -> float | None:
     """D4RL's normalised score `100 (score - minimum) / (maximum - minimum)` of a raw return; None without a reference.
 
-    `score` is an undiscounted return in the task's own units. See `SCORED_IN_V4` for what it is comparable with.
+    `score` is an undiscounted return in the task's own units. See `remark` for what it is comparable with.
     """
     bounds = reference(name, task)
     return None if bounds is None else 100.0 * (score - bounds[0]) / (bounds[1] - bounds[0])
+
+
+def remark(task: str) -> str | None:
+    """What to say beside normalised scores of policies in the worlds of `task`; None if there is nothing to say."""
+    if task in WORLDS:
+        return SCORED_ANEW
+    return SCORED_IN_V4 if task.endswith("-v4") else None
 
 
 def step_limit(name: str) -> int | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
+from steelyard.envs import d4rl_worlds
 from steelyard.envs.edge import ActionBounds, Choices, check_actions, to_float32
 from steelyard.envs.painters import OwnPictures, is_simulation, scene_painter
 from steelyard.envs.pictures import RenderThread, close_at_exit
@@ -282,8 +283,8 @@ def _start_processes(task: str, makers: list[functools.partial[World]]) -> Async
 
 
 def is_robotics(task: str) -> bool:
-    """Whether gymnasium-robotics registers this id: the Adroit hand, mazes, Fetch, the kitchen."""
-    return task.startswith(ROBOTICS)
+    """Whether this id needs gymnasium-robotics: the Adroit hand, mazes, Fetch, the kitchen, and D4RL's AntMaze and kitchen."""
+    return task.startswith(ROBOTICS) or task in d4rl_worlds.WORLDS
 
 
 def _registered(task: str) -> str:
@@ -296,6 +297,7 @@ def _registered(task: str) -> str:
             importlib.import_module("gymnasium_robotics")
         except ModuleNotFoundError:
             raise EnvError(f"{task} belongs to gymnasium-robotics; install it: pip install 'steelyard[robotics]'.") from None
+        d4rl_worlds.register()
     return name
 
 

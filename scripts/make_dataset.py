@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from steelyard.envs.d4rl_table import LOCOMOTION, SCORED_IN_V4
+from steelyard.envs.d4rl_table import remark
 from steelyard.envs.dataset_files import write_hdf5
 from steelyard.envs.datasets import Dataset, DatasetError, concatenate, load, mix
 from steelyard.trainers import recording
@@ -160,8 +160,9 @@ def facts(dataset: Dataset) -> list[str]:
     score = dataset.normalized(float(returns.mean()))
     if score is not None:
         lines.append(f"normalised    {score:.1f} (D4RL: 0 random, 100 expert)")
-        if dataset.task in {family.task for family in LOCOMOTION.values()}:
-            lines.append(f"note          {SCORED_IN_V4}")
+        note = remark(dataset.task or "")
+        if note is not None:
+            lines.append(f"note          {note}")
     return lines
 
 

@@ -1,7 +1,10 @@
 """What every test shares: the repository's folder, and one thread, so that several tests and trainings fit beside each other."""
 
+import sys
+from collections.abc import Generator
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import torch
 
@@ -14,3 +17,16 @@ torch.set_num_threads(1)
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture
+def robotics() -> Generator[None, None, None]:
+    """gymnasium-robotics for one test, which is skipped without it. What the package registers when it is imported is forgotten afterwards, since it
+    replaces ids of Gymnasium's own."""
+    registry, absent = dict(gym.registry), "gymnasium_robotics" not in sys.modules
+    pytest.importorskip("gymnasium_robotics")
+    yield
+    if absent:
+        gym.registry.clear()
+        gym.registry.update(registry)
+        sys.modules.pop("gymnasium_robotics", None)

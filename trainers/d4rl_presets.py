@@ -2,9 +2,9 @@
 
 Sources: the released codes of IQL, FamO2O, Cal-QL, RLPD and WSRL, and CORL for TD3+BC, ReBRAC, AWAC, CQL and BC.
 
-Not as published: IQL on Adroit and the kitchen has no dropout (0.1 in its code). Cal-QL updates after every step (its code: after every episode,
-as often as that had steps). WSRL updates policy and temperature beside every critic update (its code: once per four, on their joined batches), and
-its temperature with the critics' learning rate. ReBRAC's biases begin at zero (its code: 0.1).
+Not as published: Cal-QL updates after every step (its code: after every episode, as often as that had steps). WSRL updates policy and
+temperature beside every critic update (its code: once per four, on their joined batches), and its temperature with the critics' learning
+rate.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs import d4rl_table
 from steelyard.trainers.config import ConfigError, Transfer
+from steelyard.trainers.presets import MINATAR
 from steelyard.trainers.replays import Anew, Mixed
 from steelyard.trainers.schedules import FixedRatio
 from steelyard.trainers.trajectory_samplers import TopFraction
@@ -38,6 +39,9 @@ COSINE = Adam(3e-4, final_learning_rate=0.0, decay="cosine")
 THREE = MLP((256, 256, 256))
 IQL_LAYERS = MLP(gain=2**0.5)
 """IQL's and FamO2O's released codes: orthogonal weights of gain sqrt 2 in every layer."""
+REBRAC_ACTOR = MLP((256, 256, 256), fan_in=True, hidden_bias=0.1, output_range=1e-3)
+REBRAC_CRITIC = MLP((256, 256, 256), layer_norm=True, norm_after=True, fan_in=True, hidden_bias=0.1, output_range=3e-3)
+"""ReBRAC's networks and their initial values (CORL)."""
 
 
 def cautious(*hidden: int) -> MLP:
@@ -60,8 +64,8 @@ AGENTS: Mapping[str, BC | TD3 | AWAC | IQL | CQL | SAC] = {
     "bc": BC(observations=DatasetNorm()),
     "td3-bc": TD3(observations=DatasetNorm(), balance=Fixed(2.5), cloning=ActionDistance()),
     "rebrac": TD3(
-        actor=MLP((256, 256, 256)),
-        critic=MLP((256, 256, 256), layer_norm=True, norm_after=True),
+        actor=REBRAC_ACTOR,
+        critic=REBRAC_CRITIC,
         policy_value="lowest",
         cloning=ActionDistance(actor=None, critic=None, per_component=False, online_decay=1_000_000),
         exploration_noise=0.0,
@@ -138,7 +142,14 @@ FOR_DOMAIN: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     },
     "iql": {
         "antmaze": {"rewards": MINUS_ONE, "expectile": 0.9, "balance": Fixed(10.0)},
-        **{domain: {"rewards": UnscaledRewards(), "balance": Fixed(0.5)} for domain in ("adroit", "kitchen")},
+        **{
+            domain: {
+                "rewards": UnscaledRewards(),
+                "balance": Fixed(0.5),
+                "actor": dataclasses.replace(IQL_LAYERS, dropout=0.1),
+            }
+            for domain in ("adroit", "kitchen")
+        },
         "maze2d": {"rewards": UnscaledRewards()},
     },
     "cql": {
@@ -248,15 +259,37 @@ def domains(algorithm: str) -> tuple[str, ...]:
     return tuple(DOMAINS) if algorithm in EVERYWHERE else ("locomotion", *FOR_DOMAIN[algorithm])
 
 
-D4RL: Mapping[str, Transfer] = {
-    f"{algorithm}-{domain}": recipe(algorithm, domain) for algorithm in AGENTS for domain in domains(algorithm)
-} | {
-    f"ten-percent-bc-{domain}": dataclasses.replace(
-        recipe("bc", domain), preset=f"ten-percent-bc-{domain}", sampler=TopFraction(0.1)
+def with_choices(name: str) -> Transfer:
+    """DQN or M-DQN from data whose actions are choices, Minari's or own recordings, with the settings that small tasks have online.
+
+    Nothing keeps its targets near the data's actions, so narrow data will let them grow too high; look at the metric `value`.
+    """
+    return Transfer(
+        task="auto",
+        agent=MINATAR[f"{name}-classic"].agent,
+        preset=name,
+        dataset="recording.hdf5",
+        offline_updates=100_000,
+        env_steps=0,
+        random_steps=0,
+        evaluation_interval=5_000,
+        log_interval=1_000,
+        checkpoint_interval=25_000,
+        threads=1,
     )
-    for domain in DOMAINS
-}
-"""Every recipe by its name, ALGORITHM-DOMAIN."""
+
+
+D4RL: Mapping[str, Transfer] = (
+    {f"{algorithm}-{domain}": recipe(algorithm, domain) for algorithm in AGENTS for domain in domains(algorithm)}
+    | {
+        f"ten-percent-bc-{domain}": dataclasses.replace(
+            recipe("bc", domain), preset=f"ten-percent-bc-{domain}", sampler=TopFraction(0.1)
+        )
+        for domain in DOMAINS
+    }
+    | {name: with_choices(name) for name in ("dqn", "m-dqn")}
+)
+"""Every recipe by its name, ALGORITHM-DOMAIN; those for choices of action have no domain."""
 
 REBRAC: Mapping[str, tuple[float, float]] = {
     "halfcheetah-random": (0.001, 0.1),

@@ -91,8 +91,8 @@ class Pipeline(Online):
 
     def introduction(self) -> list[str]:
         """The data set, replay, and how scores are to be read."""
-        scored = self.run.task.endswith("-v4") and self.normalized(0.0) is not None
-        return [self.dataset.describe(), *super().introduction(), *([d4rl_table.SCORED_IN_V4] if scored else [])]
+        remark = None if self.normalized(0.0) is None else d4rl_table.remark(self.run.task)
+        return [self.dataset.describe(), *super().introduction(), *([remark] if remark else [])]
 
     def step(self) -> None:
         """Some updates offline, or one step online."""

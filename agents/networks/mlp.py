@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steelyard.agents.errors import SlotError
+from steelyard.agents.networks.dropout import Dropout
 from steelyard.agents.networks.hidden import HiddenLayer
 from steelyard.agents.networks.linear import Linear, NormalizedLinear
 
@@ -42,6 +43,14 @@ class MLP:
     """Normalise each hidden layer before its ReLU (Ba et al. 2016)."""
     norm_after: bool = False
     """Normalise after the ReLU instead (ReBRAC)."""
+    dropout: float = 0.0
+    """Probability with which each feature of a hidden layer is set to zero in the loss that trains the network, and only there (IQL)."""
+    hidden_bias: float = 0.0
+    """Initial biases of the hidden layers (ReBRAC: 0.1)."""
+    fan_in: bool = False
+    """Hidden weights begin uniform within one over the square root of the layer's inputs, in place of orthogonal (ReBRAC)."""
+    output_range: float | None = None
+    """Weights and biases of the output layer begin uniform in [-range, range]; None: as the other options say (ReBRAC: 0.001 and 0.003)."""
     gain: float = 3**-0.5
     """Gain of the initial weights. This one gives them the spread of PyTorch's own initialisation, with which SAC and TD3 were published, and SAC
     learns HalfCheetah sooner than with sqrt 2, which IQL's and CQL's released codes have."""
@@ -56,10 +65,28 @@ class MLP:
     def __post_init__(self) -> None:
         if self.activation == "crelu" and any(width % 2 for width in self.hidden):
             raise SlotError(f"hidden is {self.hidden} and CReLU gives two features per unit; give even widths.")
+        if self.fan_in and self.weight_norm:
+            raise SlotError(
+                "fan_in says how weights begin, and weight_norm how lengths and directions do; choose one of the two."
+            )
 
     def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
-        return Perceptron(self, inputs, outputs, members)
+        network = Perceptron(self, inputs, outputs, members)
+        self.initialize(network)
+        return network
+
+    @torch.no_grad()
+    def initialize(self, network: "Perceptron") -> None:
+        """Initial values other than orthogonal weights and zero biases."""
+        for layer in network.hidden():
+            layer.bias.fill_(self.hidden_bias)
+            if self.fan_in:
+                bound = layer.weight.shape[-1] ** -0.5
+                layer.weight.uniform_(-bound, bound)
+        if self.output_range is not None:
+            for parameter in network.output.parameters():
+                parameter.uniform_(-self.output_range, self.output_range)
 
 
 class Perceptron(nn.Module):
@@ -67,6 +94,7 @@ class Perceptron(nn.Module):
 
     def __init__(self, config: MLP, inputs: int, outputs: tuple[int, ...], members: int | None):
         super().__init__()
+        self.dropouts = nn.ModuleList(Dropout(config.dropout) if config.dropout else nn.Identity() for _ in config.hidden)
         sizes = (inputs, *config.hidden)
         kind = NormalizedLinear if config.weight_norm else Linear
         halved = 2 if config.activation == "crelu" else 1
@@ -94,9 +122,13 @@ class Perceptron(nn.Module):
             for (incoming, outgoing), norm in zip(pairwise([*self.layers, self.output]), self.norms, strict=True)
         )
 
+    def hidden(self) -> list[Linear]:
+        """The hidden layers' maps."""
+        return [cast(Linear, layer) for layer in self.layers]
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = norm(self.activation(layer(x))) if self.norm_after else self.activation(norm(layer(x)))
+        for layer, norm, dropout in zip(self.layers, self.norms, self.dropouts, strict=True):
+            x = dropout(norm(self.activation(layer(x))) if self.norm_after else self.activation(norm(layer(x))))
         return self.output(x).float().split(self.outputs, -1)
 
 

@@ -63,6 +63,19 @@ def test_layers_start_orthogonal_with_their_gains(config: MLP, hidden: float, ou
     assert not network.get_parameter("output.bias").any()
 
 
+def test_rebracs_initial_values() -> None:
+    """Hidden weights uniform within 1 / sqrt(inputs) with biases of 0.1; the output layer within its own range."""
+    network = MLP((64, 100), fan_in=True, hidden_bias=0.1, output_range=0.003).build(16, (5,), 2)
+    for name, bound in (("layers.0.weight", 0.25), ("layers.1.weight", 0.125), ("output.weight", 0.003), ("output.bias", 0.003)):
+        values = network.get_parameter(name).detach()
+        assert 0.8 * bound < values.abs().max() <= bound, name
+        if values.numel() > 100:
+            assert float(values.std()) == pytest.approx(bound / 3**0.5, rel=0.1), name
+        assert not torch.equal(values[0], values[1])
+    for name in ("layers.0.bias", "layers.1.bias"):
+        assert torch.equal(network.get_parameter(name), torch.full_like(network.get_parameter(name), 0.1))
+
+
 def test_members_are_drawn_independently() -> None:
     one, two = orthogonal(2, 5, 5)
     assert not torch.allclose(one, two)

@@ -146,7 +146,7 @@ def test_the_file_can_be_read_by_people_and_by_other_programs(tmp_path: Path) ->
     assert written["agent"]["class"] == "TD3"
     actor = {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True, "norm_after": False, "gain": 3**-0.5, "output_gain": None}
     actor |= {"activation": "relu", "weight_norm": False}
-    assert written["agent"]["actor"] == actor
+    assert actor.items() <= written["agent"]["actor"].items()
     assert written["agent"]["weighting"] == {"class": "UniformWeighting"}
     assert written["sampler"] == {"class": "Uniform"}
 
@@ -192,9 +192,9 @@ def test_an_unknown_class_is_named() -> None:
 
 def test_an_unknown_field_is_named() -> None:
     plain = to_plain(RUN)
-    plain["agent"]["critic"]["dropout"] = 0.1
+    plain["agent"]["critic"]["skips"] = 0.1
     with pytest.raises(
-        ConfigError, match=r"has the field MLP\.dropout, which this version does not know; use the version that wrote it\."
+        ConfigError, match=r"has the field MLP\.skips, which this version does not know; use the version that wrote it\."
     ):
         from_plain(plain)
 
