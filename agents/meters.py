@@ -120,7 +120,7 @@ def critic_activities(agent: Any, batch: Batch, noise: Tensor) -> list[Activity]
         torch.autocast(agent.device.type, torch.bfloat16, enabled=agent.bf16),
         watched(agent.critic) as recorders,
     ):
-        agent.regression(batch, noise)
+        agent.regression(agent.perceived(batch), noise)
     found = [activity for recorder in recorders for activity in recorder.activities()]
     return [activity for activity in found if not activity.layer.convolution]
 
@@ -136,11 +136,12 @@ def measure(agent: Any, batch: Batch, noise: Tensor) -> Metrics:
         for name in agent.trained:
             module = agent.get_submodule(name)
             activities, metrics = activities_of(agent, name, batch, noise, seen)
+            if matrices(module):
+                gradient, _ = grad_and_value(agent.evaluate, has_aux=True)(agent.own(name), name, batch, noise, seen)
+                gradients = {f"{name}/gradient_norm": norm(list(gradient.values()))}
+                found |= units(activities, name) | weights(module, name) | gradients
+            batch, metrics = agent.hand_on(name, batch, metrics)
             seen = seen | metrics
-            if not matrices(module):
-                continue
-            gradient, _ = grad_and_value(agent.evaluate, has_aux=True)(agent.own(name), name, batch, noise, seen)
-            found |= units(activities, name) | weights(module, name) | {f"{name}/gradient_norm": norm(list(gradient.values()))}
     return found
 
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steelyard.agents.networks.linear import Linear
-from steelyard.agents.networks.mlp import MLP
+from steelyard.agents.networks.mlp import MLP, LayerNorm
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,11 @@ class BottleneckNetwork(nn.Module):
         super().__init__()
         self.beside = beside
         self.trunk = Linear(inputs - beside, config.features, None, config.gain)
-        self.scale = nn.Parameter(torch.ones(config.features))
-        self.shift = nn.Parameter(torch.zeros(config.features))
+        self.norm = LayerNorm(config.features, None)
         self.body = MLP(config.hidden, gain=config.gain).build(config.features + beside, outputs, members)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         size = x.shape[-1] - self.beside
         features, beside = x[..., :size], x[..., size:]
-        compressed = F.layer_norm(self.trunk(features).float(), self.scale.shape, self.scale, self.shift).tanh()
+        compressed = self.norm(self.trunk(features)).tanh()
         return self.body(torch.cat((compressed, beside), -1))

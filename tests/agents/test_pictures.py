@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steelyard.agents import meters
 from steelyard.agents.agent import Execution
 from steelyard.agents.bc import BC
 from steelyard.agents.cql import CQL
@@ -251,6 +252,21 @@ def test_the_encoder_sees_gradients_of_its_teacher_alone() -> None:
     before = [p.clone() for p in agent.encoder.parameters()]
     agent.update(draw())
     assert all(torch.equal(old, new) for old, new in zip(before, agent.encoder.parameters(), strict=True))
+
+
+def test_meters_see_an_encoder_and_what_stands_behind_it() -> None:
+    agent = build(DRQ)
+    batch, noise = draw(), agent.draw(6)
+    with torch.no_grad():
+        prepared = agent.prepare(batch, noise)
+        measured = meters.measure(agent, prepared, noise)
+        features = agent.encoder(prepared.obs)
+        seen = meters.critic_activities(agent, prepared, noise)
+    assert {"encoder/weight_norm", "critic/active", "critic/effective_rank", "actor/active"} <= measured.keys()
+    compressed = agent.critic.body.norm(agent.critic.body.trunk(features)).tanh()
+    first = agent.critic.body.body.layers[0](torch.cat((compressed, batch.action), -1)).relu()
+    assert len(seen) == 1  # neither the encoder's layers nor the bottleneck's
+    torch.testing.assert_close(seen[0].values, first)
 
 
 @pytest.mark.parametrize(
