@@ -17,6 +17,7 @@ from steelyard.agents.networks import greedy, heads, normalizers, policies
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
+from steelyard.envs.pixels import Pictures
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.replays import Anew, Mixed, Together
@@ -35,6 +36,7 @@ CLASSES = {
         CQL,
         DQN,
         Execution,
+        Pictures,
         Adam,
         networks.MLP,
         networks.SimbaV2,
