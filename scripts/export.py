@@ -34,8 +34,8 @@ class ExportError(SteelyardError):
 class Export:
     """Export a run's policy, normaliser included, to ONNX and torch.export, each checked against the agent's own actions.
 
-    The files take raw observations `obs` [rows, obs_size] float32 and give deterministic actions `action` [rows, action_size] in
-    [-1, 1], for any number of rows.
+    The files take raw observations `obs` [rows, obs_size], float32 or stacks of uint8 frames, and give deterministic actions `action`
+    [rows, action_size] in [-1, 1], for any number of rows.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -51,7 +51,9 @@ class Export:
 def export(options: Export) -> list[Path]:
     """Writes and checks the files; returns their paths. Raises `ExportError` if one of them acts differently."""
     run = plain.load(options.folder / "config.json")
-    env = envs.make(run.task, 8, action_repeat=run.action_repeat, vectorization=run.evaluation_vectorization)
+    env = envs.make(
+        run.task, 8, action_repeat=run.action_repeat, vectorization=run.evaluation_vectorization, pictures=run.pictures
+    )
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     obs = gather_observations(agent, env, OBSERVATIONS, evaluation_seed(run.seed))
     env.close()

@@ -20,6 +20,7 @@ from steelyard.agents.iql import IQL
 from steelyard.agents.networks import encoders, normalizers
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
+from steelyard.envs.pixels import Pictures
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.replays import Anew, Mixed, Together
@@ -75,6 +76,8 @@ class Run:
     """How: one after the other, in a process each, or as `mujoco.batch` on all cores (the five Gymnasium locomotion tasks)."""
     action_repeat: int = 1
     """Environment steps per decision."""
+    pictures: Pictures | None = None
+    """What the agent sees if it learns from pixels; None: the task's own observations."""
     actors: int = 0
     """Processes that collect while the learner updates, each with `num_envs` worlds; 0 collects in the learner's process, which is deterministic."""
     random_steps: int = 5_000
@@ -186,7 +189,7 @@ class Transfer(Run):
     else counts as failing for ever, with the return reward_of_failure / (1 - gamma) at each step."""
 
     def check_length(self) -> None:
-        """Raises `ConfigError` for a run without updates or without data, or one that other processes collect for."""
+        """Raises `ConfigError` for a run without updates or without data, of pictures, or one that other processes collect for."""
         if not self.dataset:
             raise ConfigError("dataset is not given; name a D4RL data set, an HDF5 file or minari:ID with --dataset.")
         if self.offline_updates < 0 or self.env_steps < 0 or self.offline_updates + self.env_steps < 1:
@@ -195,6 +198,8 @@ class Transfer(Run):
             )
         if self.frozen_steps < 0:
             raise ConfigError(f"frozen_steps is {self.frozen_steps}; give zero or more.")
+        if self.pictures is not None:
+            raise ConfigError("pictures are given, but data sets hold other observations; leave pictures out.")
         if self.actors:
             raise ConfigError(f"actors is {self.actors}; a run that begins with data collects in its own process, give 0.")
 
@@ -218,7 +223,7 @@ RunType = TypeVar("RunType", bound=Run)
 
 
 def debug(run: RunType) -> RunType:
-    """The same run shrunk to seconds: small networks and batches, eager, a few hundred steps."""
+    """The same run shrunk to seconds: small networks, batches and pictures, eager, a few hundred steps."""
     agent = dataclasses.replace(small(run.agent), batch_size=16)
     shrunk: dict[str, Any] = {
         "agent": agent,
@@ -234,6 +239,8 @@ def debug(run: RunType) -> RunType:
         "threads": 1,
         "execution": dataclasses.replace(run.execution, compile=False),
     }
+    if run.pictures is not None:
+        shrunk["pictures"] = dataclasses.replace(run.pictures, size=min(24, run.pictures.size))
     if isinstance(run, Transfer):
         shrunk |= {"offline_updates": min(200, run.offline_updates), "frozen_steps": min(50, run.frozen_steps)}
     return dataclasses.replace(run, **shrunk)

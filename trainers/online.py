@@ -139,7 +139,8 @@ class Online:
 
     def introduction(self) -> list[str]:
         """Lines to print at the start."""
-        return [self.buffer.describe()]
+        seen = [] if self.run.pictures is None else [self.run.pictures.describe()]
+        return [*seen, self.buffer.describe()]
 
     def step(self) -> None:
         """Collect once and learn as often as that makes due. What is more than `MOST` updates waits for further calls, which collect nothing."""
@@ -265,7 +266,9 @@ def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
 
 def make_env(run: Run) -> envs.VectorEnv:
     """The worlds that a run collects from."""
-    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization)
+    return envs.make(
+        run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization, pictures=run.pictures
+    )
 
 
 def train(

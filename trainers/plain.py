@@ -18,6 +18,7 @@ from steelyard.agents.networks import augmentation, encoders, greedy, heads, nor
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
+from steelyard.envs.pixels import Pictures
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.config import ConfigError, Run, Transfer
@@ -38,6 +39,7 @@ CLASSES = {
         DQN,
         DrQV2,
         Execution,
+        Pictures,
         Adam,
         networks.MLP,
         networks.SimbaV2,

@@ -68,6 +68,8 @@ def open_policy(source: str, task: str | None = None, *, seed: int = 0, snapshot
     """
     folder = Path(source).expanduser()
     run = plain.load(folder / "config.json") if folder.is_dir() else None
+    if run is not None and run.pictures is not None:
+        raise RecordingError(f"{source} acts from pictures, which data sets do not hold; record an agent that learned without.")
     task = task or (run.task if run else None)
     if task is None:
         raise RecordingError(f"{source} does not say in which worlds it acts; name them with --task.")

@@ -1,9 +1,17 @@
 """Training scripts as a user meets them: options, mistakes, and what a debug run leaves."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from steelyard.agents.networks import MLP
+from steelyard.agents.networks.normalizers import RunningNorm
+from steelyard.agents.sac import SAC
+from steelyard.envs import Pictures
+from steelyard.trainers import presets
+from steelyard.trainers.config import Run
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -87,3 +95,18 @@ def test_a_gpu_that_is_missing_is_named(call: Call, tmp_path: Path, monkeypatch:
     status, _, err = call("train_mujoco", "sac", "--task", "Hopper-v5", "--debug", "--device", "cuda", "--root", str(tmp_path))
     assert status == 1
     assert "--device cpu" in sentence(err)
+
+
+@pytest.mark.skipif(os.environ.get("MUJOCO_GL") == "disabled", reason="no OpenGL library on this machine")
+def test_training_from_pixels(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = SAC(actor=MLP((16,)), critic=MLP((16,)), observations=RunningNorm())
+    run = Run("reacher-easy", agent, "plain", action_repeat=50, pictures=Pictures(stack=2))
+    monkeypatch.setattr(presets, "PIXELS", {"plain": run})
+    arguments = ("train_pixels", "plain", "--debug", "--pictures.size", "20", "--pictures.rendering", "fast")
+    status, out, err = call(*arguments, "--root", str(tmp_path))
+    assert status == 0, err
+    assert "pictures: 20 x 20, 2 frames, fast rendering" in out
+    assert "(one 1,200-byte frame each)" in out
+    status, _, err = call(*arguments, "--root", str(tmp_path), "--task", "minatar-breakout", "--fresh")
+    assert status == 1
+    assert "MinAtar's games have no pictures" in sentence(err)
