@@ -97,6 +97,10 @@ class ActingAgent(Agent):
         self.augmentation = config.augmentation.build(setting.spec)
         self.encoder = config.encoder.build(setting.spec)
         self.augmentation_draws = slice(0)
+        if setting.spec.frames and not any(True for _ in self.encoder.parameters()):
+            raise SlotError(
+                "this task shows pictures, and no network behind the encoder reads bytes; use the encoder PictureEncoder."
+            )
         self.seen: Spec = self.encoder.spec
         """The task as the networks behind the encoder see it."""
         if any(True for _ in self.encoder.parameters()):

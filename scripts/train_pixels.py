@@ -1,6 +1,6 @@
-"""Train from pixels: `python scripts/train_pixels.py PRESET --task walker-run --pictures.rendering fast`."""
+"""Train from pixels: `python scripts/train_pixels.py drq-v2-easy --task finger-spin --pictures.rendering fast`."""
 
-from steelyard.trainers import command_line, presets
+from steelyard.trainers import command_line, pixel_presets
 from steelyard.trainers.errors import run_script
 from steelyard.trainers.online import train
 
@@ -8,7 +8,7 @@ from steelyard.trainers.online import train
 def main() -> None:
     """Read the command line, train, and print where the results are."""
     description = "Train from pixels: dm-control tasks, and Gymnasium's worlds that draw themselves."
-    run, launch = command_line.read(presets.PIXELS, description)
+    run, launch = command_line.read(pixel_presets.PIXELS, description)
     print(train(run, launch.root, launch.fresh))
 
 

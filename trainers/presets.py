@@ -159,9 +159,6 @@ MINATAR: Mapping[str, Run] = {
 }
 """MinAtar, and the small tasks of Gymnasium whose actions are choices."""
 
-PIXELS: Mapping[str, Run] = {}
-"""dm-control from pixels."""
-
 DEMO = dataclasses.replace(
     DMC["simba-v2"],
     task="cartpole-swingup",

@@ -276,6 +276,7 @@ def test_meters_see_an_encoder_and_what_stands_behind_it() -> None:
         (lambda: build(dataclasses.replace(DRQ, augmentation=SAC().augmentation), Spec(17, 2)), "PictureEncoder needs pictures"),
         (lambda: build(DrQV2(), dataclasses.replace(SPEC, picture=(6, 8, 8), obs_size=384)), "8 x 8 are too small"),
         (lambda: build(dataclasses.replace(DRQ, observations=RunningNorm())), "scaled by their encoder"),
+        (lambda: build(SAC()), "use the encoder PictureEncoder"),
         (lambda: PictureEncoder((8, 8), (3,), (1,)), "2 channels, 1 kernels and 1 strides"),
         (lambda: RandomShift(-1), "padding -1"),
         (lambda: ScheduledNoise(decay_steps=0), "0 steps"),

@@ -6,13 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.agents.networks import MLP
-from steelyard.agents.networks.normalizers import RunningNorm
-from steelyard.agents.sac import SAC
-from steelyard.envs import Pictures
-from steelyard.trainers import presets
-from steelyard.trainers.config import Run
-
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -98,11 +91,9 @@ def test_a_gpu_that_is_missing_is_named(call: Call, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.skipif(os.environ.get("MUJOCO_GL") == "disabled", reason="no OpenGL library on this machine")
-def test_training_from_pixels(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = SAC(actor=MLP((16,)), critic=MLP((16,)), observations=RunningNorm())
-    run = Run("reacher-easy", agent, "plain", action_repeat=50, pictures=Pictures(stack=2))
-    monkeypatch.setattr(presets, "PIXELS", {"plain": run})
-    arguments = ("train_pixels", "plain", "--debug", "--pictures.size", "20", "--pictures.rendering", "fast")
+def test_training_from_pixels(call: Call, tmp_path: Path) -> None:
+    arguments = ("train_pixels", "drq-v2-easy", "--debug", "--pictures.size", "20", "--pictures.rendering", "fast")
+    arguments += ("--task", "reacher-easy", "--action-repeat", "50", "--pictures.stack", "2")
     status, out, err = call(*arguments, "--root", str(tmp_path))
     assert status == 0, err
     assert "pictures: 20 x 20, 2 frames, fast rendering" in out

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from steelyard.agents.networks import MLP
-from steelyard.agents.networks.normalizers import RunningNorm
+from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.sac import SAC
 from steelyard.envs import Pictures
 from steelyard.trainers import checkpoint, command_line, config, plain
@@ -25,12 +24,11 @@ needs_gl = pytest.mark.skipif(os.environ.get("MUJOCO_GL") == "disabled", reason=
 
 PRESET = Run(
     "reacher-easy",
-    SAC(actor=MLP((16,)), critic=MLP((16,)), observations=RunningNorm()),
-    "plain-sac",
+    DrQV2(),
+    "drq-v2",
     action_repeat=25,
     pictures=Pictures(stack=3, rendering="fast"),
 )
-"""An agent that takes pictures for numbers: what is tested here is what lies around it."""
 RUN = dataclasses.replace(
     config.debug(PRESET),
     env_steps=150 * 25,
@@ -111,8 +109,8 @@ def test_other_processes_draw_and_write_into_shared_replay(tmp_path: Path) -> No
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
-    arguments = ["plain-sac", "--debug", "--root", str(tmp_path), "--pictures.size", "20", "--pictures.stack", "2"]
-    run, launch = command_line.read({"plain-sac": PRESET}, "Train from pixels.", arguments)
+    arguments = ["drq-v2", "--debug", "--root", str(tmp_path), "--pictures.size", "20", "--pictures.stack", "2"]
+    run, launch = command_line.read({"drq-v2": PRESET}, "Train from pixels.", arguments)
     assert run.pictures == Pictures(size=20, stack=2, rendering="fast")
     assert launch.debug
     assert run.agent == config.debug(PRESET).agent

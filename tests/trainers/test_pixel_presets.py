@@ -1,0 +1,85 @@
+"""Recipes for pixels say what DrQ-v2's configuration says, round-trip through JSON, and learn from pictures in their debug form."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from steelyard.agents.networks import Bottleneck
+from steelyard.agents.networks.augmentation import RandomShift
+from steelyard.agents.networks.encoders import PictureEncoder
+from steelyard.agents.networks.scheduled_noise import ScheduledNoise
+from steelyard.agents.optimizer import Adam
+from steelyard.agents.types import Batch, Spec
+from steelyard.envs import Pictures
+from steelyard.envs.dmc_envs import canonical_name
+from steelyard.trainers.adaptive_ratio import AdaptiveRatio
+from steelyard.trainers.config import Run, debug
+from steelyard.trainers.pixel_presets import EASY, HARD, MEDIUM, PIXELS, of_task
+from steelyard.trainers.plain import from_plain, to_plain
+from steelyard.trainers.schedules import FixedRatio
+
+
+@pytest.mark.parametrize("run", PIXELS.values(), ids=PIXELS)
+def test_round_trip_through_json(run: Run) -> None:
+    assert from_plain(json.loads(json.dumps(to_plain(run), allow_nan=False))) == run
+
+
+def test_the_released_configuration() -> None:
+    run: Any = of_task("cheetah-run")
+    assert (run.env_steps, run.action_repeat, run.random_steps, run.capacity) == (3_000_000, 2, 2_000, 1_000_000)
+    assert run.schedule == FixedRatio(0.5)  # one update for every second decision
+    assert run.pictures == Pictures(84, 3, None, "published")
+    assert (run.evaluation_interval, run.evaluation_episodes) == (10_000, 10)
+    agent = run.agent
+    assert agent.encoder == PictureEncoder((32,) * 4, (3,) * 4, (2, 1, 1, 1))
+    assert agent.actor == agent.critic == Bottleneck(50, (1024, 1024))
+    assert agent.augmentation == RandomShift(4)
+    assert agent.noise == ScheduledNoise(1.0, 0.1, 500_000, 0.3)
+    assert (agent.optimizer, agent.n_step, agent.batch_size, agent.target_rate, agent.discount) == (
+        Adam(1e-4),
+        3,
+        256,
+        0.01,
+        0.99,
+    )
+    assert (agent.critics, agent.policy_value) == (2, "lowest")
+
+
+def test_classes_and_exceptions() -> None:
+    def what(task: str) -> tuple[Any, ...]:
+        run: Any = of_task(task)
+        agent = run.agent
+        settings = (agent.n_step, agent.batch_size, agent.actor.features, agent.optimizer.learning_rate)
+        return run.env_steps, agent.noise.decay_steps, run.capacity, *settings
+
+    assert what("finger-spin") == (1_000_000, 100_000, 1_000_000, 3, 256, 50, 1e-4)
+    assert what("walker-walk") == (1_000_000, 100_000, 1_000_000, 1, 512, 50, 1e-4)
+    assert what("walker-run") == (3_000_000, 500_000, 1_000_000, 1, 512, 50, 1e-4)
+    assert what("quadruped-run") == (3_000_000, 500_000, 100_000, 3, 256, 50, 1e-4)
+    assert what("quadruped-walk") == (3_000_000, 500_000, 1_000_000, 3, 256, 50, 1e-4)
+    assert what("humanoid-run") == (30_000_000, 2_000_000, 1_000_000, 3, 256, 100, 8e-5)
+    assert all(canonical_name(task) == task for task in (*EASY, *MEDIUM, *HARD))
+
+
+def test_the_adaptive_recipe_has_the_published_rule() -> None:
+    assert PIXELS["drq-v2-adaptive"].schedule == AdaptiveRatio(0.5, 2.0, 25_000, 500, 0.001, 1)
+    assert PIXELS["drq-v2-adaptive"].task == "quadruped-run"
+
+
+@pytest.mark.parametrize("run", PIXELS.values(), ids=PIXELS)
+def test_two_updates_in_debug_form(run: Run) -> None:
+    agent_config: Any = debug(run).agent
+    stack = 3 if run.pictures is None else run.pictures.stack
+    spec = Spec(3 * stack * 24**2, 3, 100, discrete=run.preset == "drq-eps", picture=(3 * stack, 24, 24), frames=stack)
+    agent = agent_config.build(spec, num_envs=1, total_updates=10, seed=0, execution=debug(run).execution)
+    generator = torch.Generator().manual_seed(0)
+    size, blank = agent_config.batch_size, torch.zeros(agent_config.batch_size)
+    pictures = torch.randint(0, 256, (2, size, spec.obs_size), dtype=torch.uint8, generator=generator)
+    batch = Batch(
+        pictures[0], spec.random_action(size, generator), blank, pictures[1], blank + 0.9, blank + 1, torch.arange(size)
+    )
+    for _ in range(2):
+        metrics = agent.update(batch)
+    assert all(bool(value.isfinite().all()) for value in metrics.values())
