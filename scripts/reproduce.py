@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from experiments import report
+from experiments.adaptive_rr_pixels import AdaptiveRrPixels
 from experiments.baird import Baird
 from experiments.bf16 import Bf16
 from experiments.claim import Experiment
@@ -50,6 +51,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "robust-control": RobustControl,
     "dvw-continuous": DvwContinuous,
     "dvw-minatar": DvwMinatar,
+    "adaptive-rr-pixels": AdaptiveRrPixels,
 }
 """Every experiment by its name."""
 WIDTH = 120
