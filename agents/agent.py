@@ -140,7 +140,7 @@ class Agent(nn.Module):
     def dropout_keys(self, name: str) -> dict[str, Tensor]:
         """What the dropout layers of the child `name` make their masks of in its next step."""
         steps = cast(AdamState, self.optimizers[name]).steps
-        modules = cast(dict[str, nn.Module], dict(self.get_submodule(name).named_modules()))
+        modules = dict(self.get_submodule(name).named_modules())  # pyright: ignore[reportUnknownArgumentType]
         return {f"{name}.{path}.key": layer.make_key(steps) for path, layer in modules.items() if isinstance(layer, Dropout)}
 
     def prepare(self, batch: Batch, noise: Tensor) -> Batch:

@@ -189,4 +189,5 @@ def _own(path: Path, name: str, rows: Rows) -> Dataset:
         truncated=rows.timeouts,
         returns=rows.returns,
         clipped=rows.clipped,
+        discrete=rows.discrete,
     )

@@ -50,6 +50,8 @@ class Rows:
     """Attribute `task`."""
     clipped: int
     """Attribute `clipped`."""
+    discrete: bool = False
+    """Attribute `discrete` of a file of the suite."""
 
 
 def read_rows(path: Path) -> Rows:
@@ -103,6 +105,7 @@ class _Reader:
             name=self.attribute("name") if own else None,
             task=self.attribute("task"),
             clipped=int(self.file.attrs.get("clipped", 0)) if own else 0,
+            discrete=own and bool(self.file.attrs.get("discrete", False)),
         )
 
     def attribute(self, key: str) -> str | None:
@@ -176,8 +179,8 @@ def write_hdf5(path: Path, dataset: Dataset, attributes: Mapping[str, Any] | Non
 
     Keys: observations, actions, rewards, next_observations, terminals, timeouts, as every reader of D4RL files knows them, and
     `infos/next_actions`, `metadata/episode_returns`, which `load` needs to give back exactly `dataset`. Attributes: format, name,
-    task (if known), clipped, and `attributes` (strings and numbers). Arrays carry checksums. Raises `DatasetError` if the
-    file cannot be written.
+    task (if known), clipped, discrete (if actions are choices), and `attributes` (strings and numbers). Arrays carry checksums. Raises
+    `DatasetError` if the file cannot be written.
     """
     part = path.with_name(f".part.{os.getpid()}.{path.name}")
     arrays = {
@@ -200,6 +203,8 @@ def write_hdf5(path: Path, dataset: Dataset, attributes: Mapping[str, Any] | Non
             file.attrs.update({"format": FORMAT, "name": dataset.name, "clipped": dataset.clipped})
             if dataset.task is not None:
                 file.attrs["task"] = dataset.task
+            if dataset.discrete:
+                file.attrs["discrete"] = True
             file.attrs.update(dict(attributes or {}))
         os.replace(part, path)
     except OSError as error:

@@ -46,6 +46,8 @@ class Dataset:
     successor."""
     clipped: int = 0
     """Components of `action` that lay outside [-1, 1]."""
+    discrete: bool = False
+    """Whether actions are choices, as one-hot vectors."""
 
     def __post_init__(self) -> None:
         rows = len(self.reward)
@@ -63,6 +65,8 @@ class Dataset:
                 raise DatasetError(f"{self.name}: {field} has the shape {array.shape} where {shape} fits the other fields.")
         if not rows:
             raise DatasetError(f"{self.name} holds no transition that has a successor; choose a data set with longer episodes.")
+        if self.discrete and not (((self.action == 0) | (self.action == 1)).all() and (self.action.sum(1) == 1).all()):
+            raise DatasetError(f"{self.name}: its actions are said to be choices, but not all are one-hot; record it again.")
         if (self.terminated & self.truncated).any() or not (self.terminated[-1] or self.truncated[-1]):
             raise DatasetError(
                 f"{self.name}: the last row of each episode, and so the last of all, must have terminated or truncated set, "
@@ -107,8 +111,9 @@ class Dataset:
         """One line: size, returns, widths."""
         count = len(self.returns)
         span = f" ({self.returns.min():,.1f} to {self.returns.max():,.1f})" if count > 1 else ""
+        action = f"{self.action_size} choices" if self.discrete else f"action {self.action_size}"
         return (
             f"{self.name}: {len(self):,} transitions in {count:,} episode{'s' if count > 1 else ''}, "
-            f"return {self.returns.mean():,.1f}{span}, observation {self.obs_size}, action {self.action_size} "
+            f"return {self.returns.mean():,.1f}{span}, observation {self.obs_size}, {action} "
             f"({self.clipped:,} action components clipped)"
         )

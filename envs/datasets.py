@@ -76,13 +76,19 @@ def require_spec(dataset: Dataset, spec: Spec, task: str) -> None:
                 f"{dataset.name} has {field} of {have} components where {task} has {want}; "
                 "choose the task that the data was recorded in, or other data."
             )
+    if dataset.discrete != spec.discrete:
+        kinds = ("real numbers", "choices")
+        raise DatasetError(
+            f"{dataset.name} has actions that are {kinds[dataset.discrete]} where those of {task} are {kinds[spec.discrete]}; "
+            "choose the task that the data was recorded in, or other data."
+        )
 
 
 def concatenate(datasets: Sequence[Dataset], name: str) -> Dataset:
     """The episodes of all of them, in their order. Raises `DatasetError` if their tasks or sizes differ."""
     first = datasets[0]
     for other in datasets[1:]:
-        if (other.obs_size, other.action_size) != (first.obs_size, first.action_size):
+        if (other.obs_size, other.action_size, other.discrete) != (first.obs_size, first.action_size, first.discrete):
             raise DatasetError(
                 f"{first.name} has observations of {first.obs_size} and actions of {first.action_size} components, {other.name} "
                 f"of {other.obs_size} and {other.action_size}; only data of the same task can be joined."
@@ -92,7 +98,13 @@ def concatenate(datasets: Sequence[Dataset], name: str) -> Dataset:
         raise DatasetError(f"{name}: its parts come from {' and '.join(sorted(map(str, tasks)))}; join data of one task only.")
     fields = ("obs", "action", "reward", "next_obs", "next_action", "terminated", "truncated", "returns")
     joined: dict[str, Any] = {field: np.concatenate([getattr(dataset, field) for dataset in datasets]) for field in fields}
-    return Dataset(name=name, task=tasks.pop() if tasks else None, clipped=sum(dataset.clipped for dataset in datasets), **joined)
+    return Dataset(
+        name=name,
+        task=tasks.pop() if tasks else None,
+        clipped=sum(dataset.clipped for dataset in datasets),
+        discrete=first.discrete,
+        **joined,
+    )
 
 
 def take_episodes(dataset: Dataset, episodes: NDArray[np.integer], name: str | None = None) -> Dataset:
@@ -114,6 +126,7 @@ def take_episodes(dataset: Dataset, episodes: NDArray[np.integer], name: str | N
         truncated=dataset.truncated[rows],
         returns=dataset.returns[episodes],
         clipped=dataset.clipped if np.array_equal(episodes, np.arange(len(dataset.returns))) else 0,
+        discrete=dataset.discrete,
     )
 
 

@@ -6,7 +6,8 @@ obeyed in the middle of an episode.
 
 **Spaces.** Observations of Dict, Tuple, Box and Discrete spaces become one vector in the order of `gymnasium.spaces.flatten`: the parts of
 a Dict by its (sorted) keys, arrays in row order, a Discrete value as one-hot; that is also what `envs.make` shows of such a world. Actions
-must be a Box of floats, and are rescaled from its bounds to [-1, 1] (components with an infinite bound are taken as they are and clipped).
+of a Box of floats are rescaled from its bounds to [-1, 1] (components with an infinite bound are taken as they are and clipped); Discrete ones
+become one-hot.
 """
 
 from collections.abc import Iterator
@@ -52,8 +53,11 @@ def load_folder(folder: Path) -> Dataset:
 def _convert(name: str, data: Any) -> Dataset:
     """The transitions of a `minari.MinariDataset`."""
     actions, observations = data.action_space, data.observation_space
-    if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
-        raise DatasetError(f"{name}: its action space is {actions}; choose a data set with continuous actions (a Box of floats).")
+    discrete = isinstance(actions, gym.spaces.Discrete)
+    if not discrete and not (isinstance(actions, gym.spaces.Box) and np.issubdtype(actions.dtype, np.floating)):
+        raise DatasetError(
+            f"{name}: its action space is {actions}; choose a data set whose actions are a Box of floats or Discrete."
+        )
     _check_space(name, observations)
     try:
         episodes = [_episode(name, episode, observations, actions) for episode in data.iterate_episodes()]
@@ -73,16 +77,17 @@ def _convert(name: str, data: Any) -> Dataset:
     rewards = joined.pop("exact_reward")
     returns = np.add.reduceat(rewards, np.concatenate([[0], ends[:-1] + 1]))
     spec = data.env_spec
-    return Dataset(name=name, task=None if spec is None else spec.id, returns=returns, clipped=clipped, **joined)
+    return Dataset(
+        name=name, task=None if spec is None else spec.id, returns=returns, clipped=clipped, discrete=discrete, **joined
+    )
 
 
-def _episode(name: str, episode: Any, observations: gym.Space, actions: gym.spaces.Box) -> dict[str, NDArray[Any]]:
+def _episode(name: str, episode: Any, observations: gym.Space, actions: gym.Space) -> dict[str, NDArray[Any]]:
     """The columns of one episode. Raises `DatasetError` if they do not fit each other or hold NaN."""
     reward = np.asarray(episode.rewards, dtype=np.float64).reshape(-1)
     steps = len(reward)
     obs = flatten(observations, episode.observations)
-    low, high = actions.low.reshape(-1).astype(np.float64), actions.high.reshape(-1).astype(np.float64)
-    action = _to_unit(np.asarray(episode.actions, dtype=np.float64).reshape(len(episode.actions), -1), low, high)
+    action = _unit_actions(name, episode, actions)
     terminated = np.asarray(episode.terminations, dtype=np.bool_).reshape(-1)
     truncated = np.asarray(episode.truncations, dtype=np.bool_).reshape(-1) & ~terminated
     for field, array, rows in (
@@ -158,6 +163,23 @@ def _check_space(name: str, space: gym.Space) -> None:
         )
     for part in parts:
         _check_space(name, part)
+
+
+def _unit_actions(name: str, episode: Any, space: gym.Space) -> NDArray[np.float64]:
+    """Actions [T, size] of an episode in [-1, 1], or one-hot. Raises `DatasetError` for a choice that the space does not have."""
+    if isinstance(space, gym.spaces.Discrete):
+        choice = np.asarray(episode.actions).reshape(-1).astype(np.int64) - int(space.start)
+        outside = (choice < 0) | (choice >= space.n)
+        if outside.any():
+            step = int(np.argmax(outside))
+            raise DatasetError(
+                f"{name}: action {int(choice[step]) + int(space.start)} in step {step} of episode {episode.id} is none of {space}; "
+                "filter that episode out."
+            )
+        return np.eye(int(space.n))[choice]
+    assert isinstance(space, gym.spaces.Box)  # _convert saw to it
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    return _to_unit(np.asarray(episode.actions, dtype=np.float64).reshape(len(episode.actions), -1), low, high)
 
 
 def _to_unit(action: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:

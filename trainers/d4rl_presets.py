@@ -23,6 +23,7 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs import d4rl_table
 from steelyard.trainers.config import ConfigError, Transfer
+from steelyard.trainers.presets import MINATAR
 from steelyard.trainers.replays import Anew, Mixed
 from steelyard.trainers.schedules import FixedRatio
 from steelyard.trainers.trajectory_samplers import TopFraction
@@ -258,15 +259,37 @@ def domains(algorithm: str) -> tuple[str, ...]:
     return tuple(DOMAINS) if algorithm in EVERYWHERE else ("locomotion", *FOR_DOMAIN[algorithm])
 
 
-D4RL: Mapping[str, Transfer] = {
-    f"{algorithm}-{domain}": recipe(algorithm, domain) for algorithm in AGENTS for domain in domains(algorithm)
-} | {
-    f"ten-percent-bc-{domain}": dataclasses.replace(
-        recipe("bc", domain), preset=f"ten-percent-bc-{domain}", sampler=TopFraction(0.1)
+def with_choices(name: str) -> Transfer:
+    """DQN or M-DQN from data whose actions are choices, Minari's or own recordings, with the settings that small tasks have online.
+
+    Nothing keeps its targets near the data's actions, so narrow data will let them grow too high; look at the metric `value`.
+    """
+    return Transfer(
+        task="auto",
+        agent=MINATAR[f"{name}-classic"].agent,
+        preset=name,
+        dataset="recording.hdf5",
+        offline_updates=100_000,
+        env_steps=0,
+        random_steps=0,
+        evaluation_interval=5_000,
+        log_interval=1_000,
+        checkpoint_interval=25_000,
+        threads=1,
     )
-    for domain in DOMAINS
-}
-"""Every recipe by its name, ALGORITHM-DOMAIN."""
+
+
+D4RL: Mapping[str, Transfer] = (
+    {f"{algorithm}-{domain}": recipe(algorithm, domain) for algorithm in AGENTS for domain in domains(algorithm)}
+    | {
+        f"ten-percent-bc-{domain}": dataclasses.replace(
+            recipe("bc", domain), preset=f"ten-percent-bc-{domain}", sampler=TopFraction(0.1)
+        )
+        for domain in DOMAINS
+    }
+    | {name: with_choices(name) for name in ("dqn", "m-dqn")}
+)
+"""Every recipe by its name, ALGORITHM-DOMAIN; those for choices of action have no domain."""
 
 REBRAC: Mapping[str, tuple[float, float]] = {
     "halfcheetah-random": (0.001, 0.1),

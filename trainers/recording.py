@@ -1,5 +1,6 @@
 """Rolling a policy out into a data set: `record`, and the policies that can be named on a command line."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def record(
         episodes, columns = _play(source.policy, env, transitions, RECORDING_SEEDS + 1_000 * seed, stochastic, progress)
     finally:
         env.close()
-    return _join(name, source.task, episodes, columns, transitions)
+    return dataclasses.replace(_join(name, source.task, episodes, columns, transitions), discrete=source.spec.discrete)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Minari data sets, written by Minari itself into a folder of the test."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import gymnasium as gym
 import minari
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text, Tuple
 from minari.data_collector import EpisodeBuffer
 
+from steelyard.agents.types import Spec
 from steelyard.envs import minari_data
-from steelyard.envs.datasets import DatasetError, load
+from steelyard.envs.datasets import DatasetError, load, require_spec, write_hdf5
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Minari remarks on everything that a small data set leaves out
 
@@ -105,9 +107,38 @@ def test_observations_are_flattened_as_gymnasium_does(root: Path):
     np.testing.assert_allclose(dataset.next_obs, expected[1:], rtol=1e-6)
 
 
+def test_choices_become_one_hot(root: Path):
+    write(
+        episode(3, 0, "terminated", actions=np.array([5, 7, 6])),
+        episode(2, 9, actions=np.array([6, 5])),
+        action=Discrete(3, start=5),
+    )
+    dataset = load("minari:mine/tiny-v0")
+    one, two, three = np.eye(3)
+    assert dataset.discrete
+    assert dataset.action.tolist() == np.stack([one, three, two, two, one]).tolist()
+    assert dataset.next_action.tolist() == np.stack([three, two, two, one, one]).tolist()
+    assert dataset.action.dtype == np.float32
+    assert "3 choices" in dataset.describe()
+    again = load(write_hdf5(root / "copy.hdf5", dataset))
+    assert again.discrete
+    assert again.action.tolist() == dataset.action.tolist()
+    require_spec(dataset, Spec(2, 3, discrete=True), "x")
+    with pytest.raises(DatasetError, match="actions that are choices where those of x are real numbers"):
+        require_spec(dataset, Spec(2, 3), "x")
+    with pytest.raises(DatasetError, match="not all are one-hot"):
+        dataclasses.replace(dataset, action=dataset.action * 0.5)
+
+
+def test_a_choice_that_does_not_exist_is_refused(root: Path):
+    write(episode(3, 0, actions=np.array([0, 3, 1])), action=Discrete(3))
+    with pytest.raises(DatasetError, match=r"action 3 in step 1 of episode 0 is none of Discrete\(3\)"):
+        load("minari:mine/tiny-v0")
+
+
 def test_spaces_without_vectors_are_refused(root: Path):
-    write(episode(3, 0, actions=np.array([0, 1, 0])), action=Discrete(2))
-    with pytest.raises(DatasetError, match="choose a data set with continuous actions"):
+    write(episode(3, 0, actions=np.array([[0, 1], [1, 0], [0, 2]])), action=MultiDiscrete([2, 3]))
+    with pytest.raises(DatasetError, match="actions are a Box of floats or Discrete"):
         load("minari:mine/tiny-v0")
     write(
         episode(2, 0, observations={"text": ["a", "b", "c"]}),

@@ -4,9 +4,13 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
+import minari
 import numpy as np
 import pytest
+from minari.data_collector import EpisodeBuffer
 
 from steelyard.envs.datasets import Dataset, write_hdf5
 from steelyard.trainers.d4rl_presets import D4RL
@@ -122,3 +126,44 @@ def test_both_phases_on_own_data_and_a_second_command_continues(call: Call, data
     assert before.splitlines()[0].startswith("steps,updates,")
     assert call(*arguments, *slots)[0] == 0
     assert (folder / "train.csv").read_text() == before
+
+
+@pytest.mark.filterwarnings("ignore")  # Minari remarks on everything that a small data set leaves out
+def test_dqn_learns_from_what_minari_collected(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both phases, on episodes of random actions that Minari wrote; agents for real numbers refuse them."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    world, episodes = gym.make("CartPole-v1"), []
+    world.action_space.seed(0)
+    for seed in range(8):
+        rows: list[Any] = []
+        observations = [world.reset(seed=seed)[0]]
+        while not rows or not any(rows[-1][2:4]):
+            action = world.action_space.sample()
+            following, *outcome, _ = world.step(action)
+            observations.append(following)
+            rows.append((action, *outcome))
+        actions, rewards, terminations, truncations = (list(column) for column in zip(*rows, strict=True))
+        seen: Any = np.stack(observations)
+        episodes.append(EpisodeBuffer(None, None, None, seen, actions, rewards, terminations, truncations, {}))
+    minari.create_dataset_from_buffers(
+        "mine/cartpole-v0",
+        episodes,
+        env="CartPole-v1",
+        algorithm_name="random",
+        author="test",
+        author_email="test@example.org",
+        code_permalink="none",
+    )
+    arguments = ("--debug", "--root", tmp_path / "runs", "--dataset", "minari:mine/cartpole-v0")
+    for preset, env_steps in (("dqn", "100"), ("m-dqn", "0")):
+        status, out, err = call("train_d4rl", preset, *arguments, "--env-steps", env_steps)
+        assert status == 0, err
+        folder = tmp_path / "runs" / "CartPole-v1" / f"{preset}-debug" / "seed_0"
+        assert out.splitlines()[-1] == str(folder)
+        with (folder / "eval.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
+        assert float(last["eval/return"]) >= 8
+        assert int(last["env_steps"]) == int(env_steps)
+    status, _, err = call("train_d4rl", "iql-locomotion", *arguments)
+    assert status == 1
+    assert "use a DQN preset" in sentence(err)
