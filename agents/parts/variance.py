@@ -43,11 +43,14 @@ class InverseVariance:
     initial_scale: float = math.e
     """eta at the start; it is learned so that the mean weight becomes one."""
     scale_speed: float = 4.0
-    """Learning rate of log eta in units of the optimiser's (1e-3 beside 2.5e-4)."""
+    """Learning rate of log eta, and of log b, in units of the optimiser's (1e-3 beside 2.5e-4; on mazes 5e-3 beside 1e-4)."""
+    learned_floor: float | None = None
+    """Initial value of b, a number added to the variance in the weights' denominator and learned to be the square root of the largest variance of
+    the batch, as on the paper's mazes (e), where it stands for the root of the horizon in the theory; None: none, as on MinAtar."""
 
     def __post_init__(self) -> None:
-        for name in ("smallest_variance", "initial_scale", "scale_speed"):
-            if not getattr(self, name) > 0:
+        for name in ("smallest_variance", "initial_scale", "scale_speed", "learned_floor"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise SlotError(f"{name} of InverseVariance is {getattr(self, name)}; give a positive number.")
         if not 0 <= self.lowest <= 1:
             raise SlotError(f"lowest of InverseVariance is {self.lowest}; the mean weight is one, give a floor from 0 to 1.")
@@ -69,6 +72,8 @@ class InverseVarianceWeighting(UniformWeighting):
         self.variance_network = build_critic(config.network, spec, 1, 1)
         self.frozen_network = copy.deepcopy(self.variance_network).requires_grad_(False)
         self.slow_log_scale = nn.Parameter(torch.tensor(math.log(config.initial_scale) / config.scale_speed))
+        if config.learned_floor is not None:
+            self.slow_log_floor = nn.Parameter(torch.tensor(math.log(config.learned_floor) / config.scale_speed))
         self.generation = 0
 
     def begin(self, agent: "ValueLearningAgent") -> None:
@@ -84,18 +89,28 @@ class InverseVarianceWeighting(UniformWeighting):
         """eta. Adam's steps do not depend on a parameter's scale, so a multiple of it moves at a multiple of the learning rate."""
         return (self.config.scale_speed * self.slow_log_scale).exp()
 
+    def floor(self) -> Tensor | float:
+        """b, or nothing."""
+        return 0.0 if self.config.learned_floor is None else (self.config.scale_speed * self.slow_log_floor).exp()
+
+    def denominator(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Var(s, a) + b [batch], Var frozen since the last generation; constants."""
+        return (self.variance(self.frozen_network, obs, action) + self.floor()).detach()
+
     def factors(self, obs: Tensor, action: Tensor) -> Tensor:
-        """max(eta / Var(s, a), floor) [batch], Var frozen since the last generation; constants."""
-        return (self.scale() / self.variance(self.frozen_network, obs, action)).clamp(min=self.config.lowest).detach()
+        """max(eta / (Var(s, a) + b), floor) [batch]; constants."""
+        return (self.scale() / self.denominator(obs, action)).clamp(min=self.config.lowest).detach()
 
     def forward(self, weight: Tensor, regression: Regression) -> Tensor:
         """The sampler's weights times the inverse variance's."""
         return weight * self.factors(regression.obs, regression.action)
 
     def loss(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """E[huber(Var(s, a) - z)] + (E[eta / Var(s, a)] - 1)^2, z = (y_older - Q_newer(s, a))^2 the squared error of one sample of the target.
+        """E[huber(Var(s, a) - z)] + (E[eta / (Var(s, a) + b)] - 1)^2 + (b - max sqrt(Var))^2, z = (y_older - Q_newer(s, a))^2.
 
-        y_older is the agent's own target, computed with the older generation: the newer one was fitted to such targets, so it is near their mean.
+        z is the squared error of one sample of the target. The last term is there only where b is learned, with the frozen variance.
+        y_older is the agent's own target, computed with the older generation: the newer one was fitted to such targets, so it is near
+        their mean.
         """
         with torch.no_grad():
             target = agent.head.expectation(agent.backup(self.older, batch, noise))
@@ -103,11 +118,17 @@ class InverseVarianceWeighting(UniformWeighting):
             squared_error = (target - agent.head.value(output)).square()
         variance = self.variance(self.variance_network, batch.obs, batch.action)
         regression = F.huber_loss(variance, squared_error, reduction="none")
-        frozen = self.variance(self.frozen_network, batch.obs, batch.action).detach()
-        mean_weight = (batch.weight * self.scale() / frozen).mean() / batch.weight.mean()
+        denominator = self.denominator(batch.obs, batch.action)
+        mean_weight = (batch.weight * self.scale() / denominator).mean() / batch.weight.mean()
         loss = (batch.weight * regression).mean() + (mean_weight - 1).square()
+        learned: Metrics = {}
+        if self.config.learned_floor is not None:
+            frozen = self.variance(self.frozen_network, batch.obs, batch.action).detach() - self.config.smallest_variance
+            floor, largest = self.floor(), frozen.amax().sqrt()
+            loss = loss + (floor - largest).square()
+            learned = {"learned_floor": torch.as_tensor(floor).detach()}
         factors = self.factors(batch.obs, batch.action)
-        return loss, {
+        return loss, learned | {
             "variance_loss": (batch.weight * regression).mean(),
             "variance": variance.mean(),
             "lowest_weight": factors.amin(),

@@ -1,6 +1,8 @@
 """Data for offline experiments, from behaviour policies that the suite trains itself; made once and reused."""
 
 import dataclasses
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.claim import Workshop
@@ -29,17 +31,46 @@ def recorded(source: str, task: str, transitions: int, path: Path, seed: int = S
     return data
 
 
-def mixture(workshop: Workshop, run: Run, ratio: float, transitions: int) -> Path:
-    """A mixture of the run's behaviour and random actions in which the former has this share of transitions."""
-    folder = workshop.folder / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    good_name = f"{run.task}-{run.preset}-{run.env_steps}-seed{run.seed}"
-    name = f"{good_name}-{ratio:g}-of-{transitions}"
-    path = folder / f"{name}.hdf5"
+@dataclass(frozen=True)
+class Good:
+    """A good behaviour."""
+
+    task: str
+    """Where it acts."""
+    source: str
+    """A run's folder or a file of weights."""
+    label: str
+    """Its part of the names of what is made from it."""
+
+
+def trained(workshop: Workshop, run: Run) -> Good:
+    """The policy of a run that has been trained."""
+    return Good(run.task, str(workshop.run_folder(run)), f"{run.preset}-{run.env_steps}-seed{run.seed}")
+
+
+def given(task: str, source: str) -> Good:
+    """A policy that the user names: a run's folder, or a file that `make_dataset.py record` understands."""
+    path = Path(source).expanduser().resolve()
+    return Good(task, str(path), f"{path.stem}-{zlib.crc32(str(path).encode()):08x}")
+
+
+def mixture_path(workshop: Workshop, good: Good, ratio: float, transitions: int) -> Path:
+    """Where a mixture lies, once it is made."""
+    return workshop.folder / "data" / f"{good.task}-{good.label}-{ratio:g}-of-{transitions}.hdf5"
+
+
+def good_recording(workshop: Workshop, good: Good, transitions: int) -> Dataset:
+    """What the good behaviour does: a tenth as many transitions as a mixture of `transitions`."""
+    wanted = max(transitions // 10, 2_000)
+    return recorded(good.source, good.task, wanted, workshop.folder / "data" / f"{good.task}-{good.label}-{wanted}.hdf5")
+
+
+def mixture(workshop: Workshop, good: Good, ratio: float, transitions: int) -> Path:
+    """A mixture of the good behaviour and random actions in which the former has this share of transitions."""
+    path = mixture_path(workshop, good, ratio, transitions)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        good = recorded(
-            str(workshop.run_folder(run)), run.task, max(transitions // 10, 2_000), folder / f"{run.task}-{run.preset}.hdf5"
-        )
-        bad = recorded("random", run.task, transitions, folder / f"{run.task}-random-{transitions}.hdf5")
-        datasets.write_hdf5(path, datasets.mix(good, bad, ratio, transitions, SEED), {"task": run.task, "source": name})
+        best = good_recording(workshop, good, transitions)
+        bad = recorded("random", good.task, transitions, path.with_name(f"{good.task}-random-{transitions}.hdf5"))
+        datasets.write_hdf5(path, datasets.mix(best, bad, ratio, transitions, SEED), {"task": good.task, "source": path.stem})
     return path

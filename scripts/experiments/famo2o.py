@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.behaviours import behaviour, mixture
+from experiments.behaviours import behaviour, mixture, trained
 from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
 from steelyard.agents.networks import MLP
 from steelyard.agents.parts import Family
@@ -70,7 +70,7 @@ class FamO2O:
         """Train behaviour, both recipes, and look at the chosen coefficients."""
         expert = behaviour(self.task, self.behaviour_steps, self.behaviour_seed, self.debug)
         workshop.train([expert])
-        path = mixture(workshop, expert, self.ratio, 4_000 if self.debug else self.transitions)
+        path = mixture(workshop, trained(workshop, expert), self.ratio, 4_000 if self.debug else self.transitions)
         runs = [self.run(recipe, seed, str(path)) for recipe in RECIPES for seed in self.seeds]
         curves = workshop.train(runs)
         data = datasets.load(path)

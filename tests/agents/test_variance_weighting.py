@@ -55,6 +55,33 @@ def test_the_loss_by_hand(name: str, build: Build, draw_batch: DrawBatch, config
         torch.testing.assert_close(agent.critic_loss(batch, noise, {})[0], alone.mean(-1).sum())
 
 
+def test_the_learned_floor_by_hand(build: Build, draw_batch: DrawBatch, configs: Any) -> None:
+    """b joins the frozen variance in the weights' denominator and follows the root of the batch's largest variance."""
+    agent, without = (build(configs["sac"], weighting=weighting(**options)) for options in ({"learned_floor": 2.0}, {}))
+    part, batch, noise = agent.weighting, draw_batch(9), agent.draw(8)
+    assert float(part.floor()) == pytest.approx(2.0)
+    loss, metrics = part.loss(agent, batch, noise)
+    frozen = part.frozen_network(batch.obs, batch.action)[0, :, 0].exp()
+    largest, eta = float(frozen.max()) ** 0.5, torch.tensor(2.718281828)
+    mean_weight = (batch.weight * eta / (frozen + 0.1 + 2)).mean() / batch.weight.mean()
+    expected = metrics["variance_loss"] + (mean_weight - 1) ** 2 + (2 - largest) ** 2
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    factors = torch.maximum(eta / (frozen + 0.1 + 2), torch.tensor(0.1))
+    assert torch.allclose(part.factors(batch.obs, batch.action), factors)
+    assert float(metrics["learned_floor"]) == pytest.approx(2.0)
+    # The floor's gradient comes from its own term alone, and the variance does not feel that term.
+    gradients = [
+        torch.autograd.grad(each.weighting.loss(each, batch, noise)[0], list(each.weighting.variance_network.parameters()))
+        for each in (agent, without)
+    ]
+    assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
+    (of_floor,) = torch.autograd.grad(part.loss(agent, batch, noise)[0], part.slow_log_floor)
+    assert float(of_floor) == pytest.approx(2 * (2 - largest) * 4 * 2, rel=1e-4)
+    for _ in range(100):
+        agent.apply_update(("weighting",), batch, noise)
+    assert largest < float(part.floor()) < 1.9
+
+
 def test_the_gradient_reaches_the_variance_and_the_scale_alone(build: Build, draw_batch: DrawBatch, configs: Any) -> None:
     agent = build(configs["sac"], weighting=weighting())
     before = {name: p.detach().clone() for name, p in agent.named_parameters()}

@@ -44,27 +44,100 @@ def test_a_linear_clone_of_the_expert_alone_scores_as_the_expert(imported):
     assert imported("experiments.point_mass").score(1.0, "uniform", 0) == pytest.approx(100, abs=8)
 
 
+CELL = ("HalfCheetah-v4", 0.1, "iql")
+
+
 @pytest.mark.parametrize(("weighted", "holds"), [([4000.0, 4100.0, 4200.0], True), ([900.0, 2000.0, 4200.0], False)])
 def test_weighting_holds_if_the_intervals_are_apart(imported, weighted: list[float], holds: bool):
     module = imported("experiments.trajectory_weighting")
     experiment = module.TrajectoryWeighting(tasks=("HalfCheetah-v4",), ratios=(0.1,), algorithms=("iql",))
+    good = module.Good("HalfCheetah-v4", "somewhere", "sac")
     finals = {"iql-0.1-uniform": [800.0, 1000.0, 1200.0], "iql-0.1-aw": weighted, "iql-0.1-top10": [0.0, 0.0, 0.0]}
-    claim = experiment.claim("HalfCheetah-v4", 0.1, "iql", curves("HalfCheetah-v4", finals))
+    claim = experiment.claim(CELL, good, curves("HalfCheetah-v4", finals))
     assert claim.holds is holds
     assert claim.seeds == 3
     assert f"{normalized_score('', float(np.mean(weighted)), 'HalfCheetah-v4'):.1f}" in claim.measured
-    few = dataclasses.replace(experiment, updates=100)
-    assert not few.claim("HalfCheetah-v4", 0.1, "iql", curves("HalfCheetah-v4", finals)).holds
+    for few in ({"updates": 100}, {"seeds": (0, 1)}, {"samplers": ("aw",)}):
+        assert not dataclasses.replace(experiment, **few).claim(CELL, good, curves("HalfCheetah-v4", finals)).holds
 
 
-def test_weighting_compares_samplers_and_nothing_else(imported):
-    experiment = imported("experiments.trajectory_weighting").TrajectoryWeighting()
-    runs = {name: experiment.run("Hopper-v4", 0.05, "cql", name, 2, "data.hdf5") for name in ("uniform", "aw", "top10")}
+def test_weighting_compares_equal_seeds_and_says_what_was_not_run(imported):
+    module = imported("experiments.trajectory_weighting")
+    experiment, good = module.TrajectoryWeighting(seeds=(0,)), module.Good("HalfCheetah-v4", "somewhere", "sac")
+    measured = curves("HalfCheetah-v4", {"iql-0.1-uniform": [0.0, 200.0, 400.0], "iql-0.1-aw": [1000.0, 1000.0]})
+    scores = experiment.scores(CELL, good, measured)
+    assert set(scores) == {"uniform", "aw"}
+    assert scores["uniform"].value == pytest.approx(normalized_score("", 100.0, "HalfCheetah-v4"))
+    assert experiment.claim(CELL, good, measured).seeds == 2
+    assert experiment.complete(CELL, {"HalfCheetah-v4": good}, measured)
+    assert not experiment.complete(("Hopper-v4", 0.1, "iql"), {"Hopper-v4": good}, measured)
+    elsewhere = dataclasses.replace(experiment, algorithms=("cql",))
+    assert not elsewhere.complete(CELL, {"HalfCheetah-v4": good}, measured), "two seeds of an earlier launch are too few"
+
+
+def test_weighting_compares_samplers_and_nothing_else(imported, tmp_path: Path):
+    module = imported("experiments.trajectory_weighting")
+    experiment, good = module.TrajectoryWeighting(), module.Good("Hopper-v4", "somewhere", "sac")
+    workshop = Workshop(tmp_path)
+    runs = {name: experiment.run(workshop, good, 0.05, "cql", name, 2) for name in ("uniform", "aw", "top10")}
     assert [run.sampler for run in runs.values()] == [Uniform(), TrajectoryWeighted("advantage", 0.2), TopFraction(0.1)]
     plain = [dataclasses.replace(run, sampler=Uniform(), preset="") for run in runs.values()]
     assert plain[0] == plain[1] == plain[2]
     assert isinstance(plain[0], Transfer)
-    assert (plain[0].dataset, plain[0].seed, plain[0].offline_updates, plain[0].env_steps) == ("data.hdf5", 2, 10_000, 0)
+    assert (plain[0].seed, plain[0].offline_updates, plain[0].env_steps) == (2, 10_000, 0)
+    assert plain[0].dataset == str(tmp_path / "data" / "Hopper-v4-sac-0.05-of-200000.hdf5")
+
+
+class Workshop:
+    """Trains one run after the other, below a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.trained = folder, []
+
+    def train(self, runs):
+        from experiments.training import finished, train_quietly  # pyright: ignore[reportMissingImports]
+        from steelyard.trainers.curves import read_runs
+
+        self.trained += [run.preset for run in runs if not finished(run, self.folder)]
+        return read_runs(
+            [run.folder(self.folder) if finished(run, self.folder) else train_quietly(run, self.folder) for run in runs]
+        )
+
+    def run_folder(self, run):
+        return run.folder(self.folder)
+
+
+def test_launches_of_weighting_add_up_and_behaviours_may_be_given(imported, tmp_path: Path):
+    """A policy file as behaviour; a second launch with another algorithm reports the first one's cell when it has three seeds."""
+    module = imported("experiments.trajectory_weighting")
+    random, arrays = np.random.default_rng(0), {}
+    for name, inputs, outputs in (("latent_pi_0", 11, 8), ("mu", 8, 3), ("log_std", 8, 3)):
+        arrays[f"{name}_weight"] = 0.1 * random.normal(size=(outputs, inputs))
+        arrays[f"{name}_bias"] = np.zeros(outputs)
+    np.savez(tmp_path / "hopper.npz", allow_pickle=False, **arrays)
+    workshop = Workshop(tmp_path / "work")
+    first = module.TrajectoryWeighting(
+        tasks=("Hopper-v4",),
+        ratios=(0.1,),
+        algorithms=("td3-bc",),
+        samplers=("uniform", "aw"),
+        behaviours=(str(tmp_path / "hopper.npz"),),
+        updates=20,
+        debug=True,
+    )
+    outcome = first.measure(workshop)
+    assert [row["top10"] for row in outcome.tables["scores"]] == ["not run"]
+    assert len(workshop.trained) == 6
+    assert all(name.startswith("td3-bc-0.1-") and "hopper-" in name for name in workshop.trained)
+    second = dataclasses.replace(first, algorithms=("iql",), seeds=(0,))
+    outcome = second.measure(workshop)
+    assert [(row["algorithm"], claim.seeds) for row, claim in zip(outcome.tables["scores"], outcome.claims, strict=True)] == [
+        ("td3-bc", 3),
+        ("iql", 1),
+    ]
+    assert len(workshop.trained) == 8
+    assert not any(claim.holds for claim in outcome.claims)
+    assert "one for each task" in dataclasses.replace(first, tasks=("Hopper-v4", "HalfCheetah-v4")).obstacle()
 
 
 def test_famo2o_is_judged_by_scores_after_the_online_phase_and_by_coefficients(imported):

@@ -142,11 +142,9 @@ def test_dqn_learns_from_what_minari_collected(call: Call, tmp_path: Path, monke
             following, *outcome, _ = world.step(action)
             observations.append(following)
             rows.append((action, *outcome))
-        columns = dict(
-            zip(("actions", "rewards", "terminations", "truncations"), map(list, zip(*rows, strict=True)), strict=True)
-        )
-        columns["observations"] = np.stack(observations)
-        episodes.append(EpisodeBuffer(infos={}, **columns))
+        actions, rewards, terminations, truncations = (list(column) for column in zip(*rows, strict=True))
+        seen: Any = np.stack(observations)
+        episodes.append(EpisodeBuffer(None, None, None, seen, actions, rewards, terminations, truncations, {}))
     minari.create_dataset_from_buffers(
         "mine/cartpole-v0",
         episodes,
@@ -157,7 +155,7 @@ def test_dqn_learns_from_what_minari_collected(call: Call, tmp_path: Path, monke
         code_permalink="none",
     )
     arguments = ("--debug", "--root", tmp_path / "runs", "--dataset", "minari:mine/cartpole-v0")
-    for preset, env_steps in (("dqn", "300"), ("m-dqn", "0")):
+    for preset, env_steps in (("dqn", "100"), ("m-dqn", "0")):
         status, out, err = call("train_d4rl", preset, *arguments, "--env-steps", env_steps)
         assert status == 0, err
         folder = tmp_path / "runs" / "CartPole-v1" / f"{preset}-debug" / "seed_0"
