@@ -52,8 +52,10 @@ class Activity(NamedTuple):
 
 
 def layered(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The networks inside a module that know their hidden layers, with their names."""
-    return ((name, child) for name, child in descendants(module) if hasattr(child, "hidden_layers"))
+    """The networks inside a module that know their hidden layers, with their names; not those that are frozen, wholly or in part."""
+    for name, child in descendants(module):
+        if hasattr(child, "hidden_layers") and all(parameter.requires_grad for parameter in child.parameters()):
+            yield name, child
 
 
 def descendants(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -3,16 +3,21 @@
 from steelyard.agents.parts.balance import Balance, Family, Fixed
 from steelyard.agents.parts.calibration import Calibration, ReturnBound, Uncalibrated
 from steelyard.agents.parts.cloning import ActionDistance, Cloning, NoCloning
+from steelyard.agents.parts.combined import Combined
 from steelyard.agents.parts.improvement import Greedy, Improvement, Munchausen
+from steelyard.agents.parts.injection import PlasticityInjection
 from steelyard.agents.parts.model import Model, NoModel
 from steelyard.agents.parts.objective import ClippedSemiGradient, Regression, Squared
 from steelyard.agents.parts.part import Part
-from steelyard.agents.parts.plasticity import NoIntervention, Plasticity
+from steelyard.agents.parts.plasticity import NoIntervention, Reset, ShrinkAndPerturb
+from steelyard.agents.parts.redo import ReDo
+from steelyard.agents.parts.regularizers import L2Init, SpectralRegularization
 from steelyard.agents.parts.robust import AbsoluteBellman, HuberBellman
 from steelyard.agents.parts.variance import InverseVariance
 from steelyard.agents.parts.weighting import DensityRatio, Uniform, UniformWeighting
 
 Objective = Squared | ClippedSemiGradient | HuberBellman | AbsoluteBellman
+Plasticity = NoIntervention | Reset | ReDo | ShrinkAndPerturb | PlasticityInjection | L2Init | SpectralRegularization | Combined
 Weighting = Uniform | DensityRatio | InverseVariance
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "Calibration",
     "ClippedSemiGradient",
     "Cloning",
+    "Combined",
     "DensityRatio",
     "Family",
     "Fixed",
@@ -29,6 +35,7 @@ __all__ = [
     "HuberBellman",
     "Improvement",
     "InverseVariance",
+    "L2Init",
     "Model",
     "Munchausen",
     "NoCloning",
@@ -37,8 +44,13 @@ __all__ = [
     "Objective",
     "Part",
     "Plasticity",
+    "PlasticityInjection",
+    "ReDo",
     "Regression",
+    "Reset",
     "ReturnBound",
+    "ShrinkAndPerturb",
+    "SpectralRegularization",
     "Squared",
     "Uncalibrated",
     "Uniform",

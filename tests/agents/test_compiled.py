@@ -13,7 +13,16 @@ import torch
 from steelyard.agents.agent import Execution
 from steelyard.agents.dqn import DQN
 from steelyard.agents.networks import MLP, SimbaV2
-from steelyard.agents.parts import HuberBellman, InverseVariance, Munchausen
+from steelyard.agents.parts import (
+    Combined,
+    HuberBellman,
+    InverseVariance,
+    L2Init,
+    Munchausen,
+    PlasticityInjection,
+    ReDo,
+    SpectralRegularization,
+)
 from steelyard.agents.types import Batch, Spec, Step
 
 Build = Callable[..., Any]
@@ -112,6 +121,29 @@ def test_learned_objectives_weights_and_choices_are_one_graph(monkeypatch: pytes
     assert_same_weights(*agents)
     obs = torch.randn(5, 3)
     assert torch.equal(agents[0].act(obs, True), agents[1].act(obs, True))
+
+
+def test_interventions_between_and_inside_compiled_updates(
+    build: Build, draw_batch: DrawBatch, configs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written in place between updates is what the graph reads, and singular vectors move inside it; nothing is traced again."""
+    compiler, traced = torch.compile, []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        traced.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", lambda function, **given: compiler(function, **given, backend=backend))
+    pulls = (ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization(strength=0.1))
+    plasticity = Combined((*pulls, PlasticityInjection(update=3)))
+    agents = tuple(build(configs["sac"], plasticity=plasticity, execution=Execution(compile=c)) for c in (False, True))
+    live((agents[0], agents[1]), draw_batch, range(1))
+    seen = len(traced)
+    live((agents[0], agents[1]), draw_batch, range(1, 6))
+    assert len(traced) == seen
+    assert_same_weights(*agents)
+    for (name, one), (_, other) in zip(agents[0].named_buffers(), agents[1].named_buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_eager_execution_compiles_nothing(

@@ -26,8 +26,14 @@ from steelyard.agents.parts import (
     Family,
     HuberBellman,
     InverseVariance,
+    L2Init,
     Munchausen,
+    PlasticityInjection,
+    ReDo,
+    Reset,
     ReturnBound,
+    ShrinkAndPerturb,
+    SpectralRegularization,
 )
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
@@ -55,6 +61,17 @@ OCCUPANTS: dict[str, dict[str, Any]] = {
     "cloning `ActionDistance`": {"cloning": ActionDistance()},
     "calibration `ReturnBound`": {"calibration": ReturnBound()},
     "improvement `Munchausen`": {"improvement": Munchausen()},
+    "plasticity `Reset`": {"plasticity": Reset(period=2)},
+    "plasticity `ReDo`": {"plasticity": ReDo(period=2)},
+    "plasticity `ReDo`, critic `SimbaV2`": {"plasticity": ReDo(period=2), "critic": SimbaV2(8, 1)},
+    "plasticity `ShrinkAndPerturb`": {"plasticity": ShrinkAndPerturb(period=2)},
+    "plasticity `PlasticityInjection`": {"plasticity": PlasticityInjection(update=2)},
+    "plasticity `L2Init`": {"plasticity": L2Init()},
+    "plasticity `SpectralRegularization`": {"plasticity": SpectralRegularization()},
+    "plasticity `SpectralRegularization`, critic `SimbaV2`": {
+        "plasticity": SpectralRegularization(),
+        "critic": SimbaV2(8, 1),
+    },
 }
 
 
