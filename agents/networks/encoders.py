@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from steelyard.agents.errors import SlotError
 from steelyard.agents.networks.convolution import Filter
+from steelyard.agents.networks.hidden import HiddenLayer
 from steelyard.agents.types import Spec
 
 
@@ -90,6 +91,11 @@ class ConvolutionalEncoder(nn.Module):
         features = config.channels[-1] * side[0] * side[1]
         self.spec = dataclasses.replace(spec, obs_size=features, picture=(config.channels[-1], *side), frames=None)
         """What the networks behind the encoder see of the task."""
+
+    def hidden_layers(self) -> tuple[HiddenLayer, ...]:
+        """The convolutions. What the last one leads to is not the encoder's."""
+        maps = [*self.convolutions, nn.Identity()]
+        return tuple(HiddenLayer(incoming, None, outgoing, 1, convolution=True) for incoming, outgoing in pairwise(maps))
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [batch, size] of pictures [batch, channels * height * width], bytes or floats between 0 and 255."""

@@ -89,6 +89,7 @@ class Recycling(Part):
     def watch(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> None:
         """Find the dormant units."""
         self.found = []
+        batch = agent.perceived(batch)
         for child in self.names:
             activities = iter(activities_of(agent, child, batch, noise, {})[0])
             for name, network in layered(agent.get_submodule(child)):

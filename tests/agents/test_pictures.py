@@ -22,7 +22,7 @@ from steelyard.agents.networks.encoders import ATARI, PictureEncoder
 from steelyard.agents.networks.normalizers import RunningNorm
 from steelyard.agents.networks.scheduled_noise import ScheduledNoise
 from steelyard.agents.optimizer import Adam
-from steelyard.agents.parts import Family, HuberBellman, InverseVariance
+from steelyard.agents.parts import Family, HuberBellman, InverseVariance, L2Init, ReDo, Reset, SpectralRegularization
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Batch, Spec, Step
@@ -263,10 +263,23 @@ def test_meters_see_an_encoder_and_what_stands_behind_it() -> None:
         features = agent.encoder(prepared.obs)
         seen = meters.critic_activities(agent, prepared, noise)
     assert {"encoder/weight_norm", "critic/active", "critic/effective_rank", "actor/active"} <= measured.keys()
+    maps = [(agent.encoder.convolutions[0](first) > 0) for first in [prepared.obs.view(6, 6, SIDE, SIDE) / 255 - 0.5]]
+    positive = maps[0].sum() + (features > 0).sum()
+    torch.testing.assert_close(measured["encoder_convolutions/active"], positive / (maps[0].numel() + features.numel()))
     compressed = agent.critic.body.norm(agent.critic.body.trunk(features)).tanh()
     first = agent.critic.body.body.layers[0](torch.cat((compressed, batch.action), -1)).relu()
     assert len(seen) == 1  # neither the encoder's layers nor the bottleneck's
     torch.testing.assert_close(seen[0].values, first)
+
+
+@pytest.mark.parametrize(
+    "part", [Reset(2, keep=("encoder",)), ReDo(2, networks=("critic", "actor")), L2Init(), SpectralRegularization()]
+)
+def test_interventions_work_behind_an_encoder(part: Any) -> None:
+    agent = build(dataclasses.replace(DRQ, plasticity=part))
+    for seed in range(3):
+        metrics = agent.update(draw(seed))
+    assert all(bool(value.isfinite().all()) for value in metrics.values())
 
 
 @pytest.mark.parametrize(
