@@ -39,9 +39,9 @@ class ActorCriticAgent(ValueLearningAgent):
         self.config = config
 
     def count_draws(self, own: int) -> None:
-        """Sets how much noise an update needs: first the agent's own draws, then one for the subset of critics, last the balance's."""
-        self.subset_draw = own
-        self.draws = own + (self.config.target_subset is not None) + self.balance.draws
+        """Sets how much noise an update needs: first the agent's own draws, then the model's, one for the subset of critics, last the balance's."""
+        self.model_draw, self.subset_draw = own, own + self.model.draws
+        self.draws = own + self.model.draws + (self.config.target_subset is not None) + self.balance.draws
 
     def optimizer_of(self, name: str) -> Adam:
         """The optimiser's configuration for the loss called `name`."""

@@ -23,6 +23,7 @@ def make(
     vectorization: str = "sync",
     device: torch.device | str = "cpu",
     render_size: int | None = None,
+    distractors: int = 0,
 ) -> VectorEnv:
     """`num_envs` worlds of `task`.
 
@@ -32,9 +33,15 @@ def make(
     `vectorization`: "sync" steps the worlds one after the other, "async" steps Gymnasium's in processes of their own,
     "batch" steps many worlds on threads (Gymnasium's five locomotion tasks), or as tensors on `device` (MinAtar's games).
     `device`: where observations and rewards go. `render_size`: height and width of pictures in pixels; None: the world's own.
+    `distractors`: numbers appended to the observation that nothing depends on (`Distracted`).
 
     Raises `EnvError` for an unknown task, with suggestions, and for a combination that does not exist.
     """
+    if distractors:
+        from steelyard.envs.distractors import Distracted
+
+        options = {"action_repeat": action_repeat, "vectorization": vectorization, "device": device, "render_size": render_size}
+        return Distracted(make(task, num_envs, **options), distractors)
     if num_envs < 1 or action_repeat < 1 or (render_size is not None and render_size < 1):
         raise EnvError(f"{task}: num_envs, action_repeat and render_size must be at least 1.")
     if vectorization not in VECTORIZATIONS:

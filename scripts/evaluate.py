@@ -50,7 +50,7 @@ def score(options: Evaluate) -> dict[str, Any]:
     run = plain.load(options.folder / "config.json")
     seed = FRESH_SEEDS + run.seed if options.seed is None else options.seed
     worlds, vectorization = max(min(options.episodes, WORLDS), 1), run.evaluation_vectorization
-    env = envs.make(run.task, worlds, action_repeat=run.action_repeat, vectorization=vectorization)
+    env = envs.make(run.task, worlds, action_repeat=run.action_repeat, vectorization=vectorization, distractors=run.distractors)
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     scores = evaluate(agent, env, options.episodes, seed)
     env.close()
@@ -77,7 +77,8 @@ def score(options: Evaluate) -> dict[str, Any]:
 def _film(run: Run, agent: ActingAgent, path: Path, seed: int, length: int) -> str | None:
     """The video's path; None, and a line on stderr, where no picture can be drawn: the score stands without one."""
     vectorization = run.evaluation_vectorization
-    env = envs.make(run.task, 1, action_repeat=run.action_repeat, vectorization=vectorization, render_size=PICTURE)
+    options = {"action_repeat": run.action_repeat, "vectorization": vectorization, "distractors": run.distractors}
+    env = envs.make(run.task, 1, render_size=PICTURE, **options)
     try:
         return str(film(agent, env, path, seed, every=max(length // FRAMES, 1)))
     except VideoError as error:

@@ -51,7 +51,9 @@ class Export:
 def export(options: Export) -> list[Path]:
     """Writes and checks the files; returns their paths. Raises `ExportError` if one of them acts differently."""
     run = plain.load(options.folder / "config.json")
-    env = envs.make(run.task, 8, action_repeat=run.action_repeat, vectorization=run.evaluation_vectorization)
+    env = envs.make(
+        run.task, 8, action_repeat=run.action_repeat, vectorization=run.evaluation_vectorization, distractors=run.distractors
+    )
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     obs = gather_observations(agent, env, OBSERVATIONS, evaluation_seed(run.seed))
     env.close()

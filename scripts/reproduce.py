@@ -28,6 +28,7 @@ from experiments.simba_v2_dmc import SimbaV2Dmc
 from experiments.step_sizes import StepSizes
 from experiments.training import train_all
 from experiments.trajectory_weighting import TrajectoryWeighting
+from experiments.vagram_supervised import VagramSupervised
 from experiments.vwls_mdvi import VwlsMdvi
 from steelyard.agents.errors import SteelyardError
 from steelyard.trainers.config import Run
@@ -50,6 +51,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "robust-control": RobustControl,
     "dvw-continuous": DvwContinuous,
     "dvw-minatar": DvwMinatar,
+    "vagram-supervised": VagramSupervised,
 }
 """Every experiment by its name."""
 WIDTH = 120

@@ -72,6 +72,8 @@ class Run:
     """How: one after the other, in a process each, or as `mujoco.batch` on all cores (the five Gymnasium locomotion tasks)."""
     action_repeat: int = 1
     """Environment steps per decision."""
+    distractors: int = 0
+    """Numbers appended to each observation that move chaotically and that nothing depends on (VaGraM's test of models): 0, 5, 10, 15."""
     actors: int = 0
     """Processes that collect while the learner updates, each with `num_envs` worlds; 0 collects in the learner's process, which is deterministic."""
     random_steps: int = 5_000
@@ -110,7 +112,7 @@ class Run:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number.")
-        for name in ("actors", "random_steps", "threads", "seed"):
+        for name in ("actors", "distractors", "random_steps", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
         self.check_length()

@@ -241,7 +241,9 @@ def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
 
 def make_env(run: Run) -> envs.VectorEnv:
     """The worlds that a run collects from."""
-    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization)
+    return envs.make(
+        run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization, distractors=run.distractors
+    )
 
 
 def train(

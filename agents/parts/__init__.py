@@ -3,12 +3,15 @@
 from steelyard.agents.parts.balance import Balance, Family, Fixed
 from steelyard.agents.parts.calibration import Calibration, ReturnBound, Uncalibrated
 from steelyard.agents.parts.cloning import ActionDistance, Cloning, NoCloning
+from steelyard.agents.parts.ensemble import Ensemble
 from steelyard.agents.parts.improvement import Greedy, Improvement, Munchausen
 from steelyard.agents.parts.model import Model, NoModel
+from steelyard.agents.parts.model_objective import Likelihood, SquaredError
 from steelyard.agents.parts.objective import ClippedSemiGradient, Regression, Squared
 from steelyard.agents.parts.part import Part
 from steelyard.agents.parts.plasticity import NoIntervention, Plasticity
 from steelyard.agents.parts.robust import AbsoluteBellman, HuberBellman
+from steelyard.agents.parts.value_aware import ExactTaylor, IterVAML, ValueGradient
 from steelyard.agents.parts.variance import InverseVariance
 from steelyard.agents.parts.weighting import DensityRatio, Uniform, UniformWeighting
 
@@ -23,12 +26,16 @@ __all__ = [
     "ClippedSemiGradient",
     "Cloning",
     "DensityRatio",
+    "Ensemble",
+    "ExactTaylor",
     "Family",
     "Fixed",
     "Greedy",
     "HuberBellman",
     "Improvement",
     "InverseVariance",
+    "IterVAML",
+    "Likelihood",
     "Model",
     "Munchausen",
     "NoCloning",
@@ -40,8 +47,10 @@ __all__ = [
     "Regression",
     "ReturnBound",
     "Squared",
+    "SquaredError",
     "Uncalibrated",
     "Uniform",
     "UniformWeighting",
+    "ValueGradient",
     "Weighting",
 ]
