@@ -20,6 +20,7 @@ from experiments.dvw_continuous import DvwContinuous
 from experiments.dvw_minatar import DvwMinatar
 from experiments.famo2o import FamO2O
 from experiments.maze import StochasticMaze
+from experiments.mbpo_hopper import MbpoHopper
 from experiments.outlier_state import OutlierState
 from experiments.point_mass import PointMass
 from experiments.rare_reward import RareReward
@@ -28,6 +29,7 @@ from experiments.simba_v2_dmc import SimbaV2Dmc
 from experiments.step_sizes import StepSizes
 from experiments.training import train_all
 from experiments.trajectory_weighting import TrajectoryWeighting
+from experiments.vagram_control import VagramHopper, VagramPendulum
 from experiments.vagram_supervised import VagramSupervised
 from experiments.vwls_mdvi import VwlsMdvi
 from steelyard.agents.errors import SteelyardError
@@ -52,6 +54,9 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "dvw-continuous": DvwContinuous,
     "dvw-minatar": DvwMinatar,
     "vagram-supervised": VagramSupervised,
+    "vagram-pendulum": VagramPendulum,
+    "vagram-hopper": VagramHopper,
+    "mbpo-hopper": MbpoHopper,
 }
 """Every experiment by its name."""
 WIDTH = 120

@@ -17,7 +17,7 @@ from steelyard.agents.networks import greedy, heads, normalizers, policies
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
-from steelyard.trainers import samplers, schedules
+from steelyard.trainers import imagination, samplers, schedules
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
@@ -68,10 +68,21 @@ CLASSES = {
         parts.Uncalibrated,
         parts.ReturnBound,
         parts.NoModel,
+        parts.Ensemble,
+        parts.Likelihood,
+        parts.SquaredError,
+        parts.ValueGradient,
+        parts.ExactTaylor,
+        parts.IterVAML,
         parts.NoIntervention,
         samplers.Uniform,
         TrajectoryWeighted,
         TopFraction,
+        imagination.NoImagination,
+        imagination.Rollouts,
+        imagination.Ramp,
+        imagination.RealShare,
+        imagination.Coin,
         Together,
         Mixed,
         Anew,

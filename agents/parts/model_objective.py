@@ -20,6 +20,8 @@ class Deterministic(nn.Module):
     """
 
     outputs_per_target = 1
+    emphasis: Tensor | None = None
+    """[obs_size] mean squared weight of each component's error in the last fit, where components are weighted."""
 
     def mean(self, output: Tensor) -> Tensor:
         """Predicted targets [..., targets] of outputs."""

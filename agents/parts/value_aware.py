@@ -82,6 +82,7 @@ class ValueGradientObjective(Deterministic):
             now = lengths.sort().values[ranks.round().long()]
             self.bounds.copy_(torch.where(self.seen, self.bounds.lerp(now, self.config.running_rate), now))
             self.seen.fill_(True)
+        self.emphasis = gradients.square().mean((0, 1))
         return gradients
 
     def clipped(self, gradients: Tensor) -> Tensor:
