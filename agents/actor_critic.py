@@ -39,9 +39,9 @@ class ActorCriticAgent(ValueLearningAgent):
         self.config = config
 
     def count_draws(self, own: int) -> None:
-        """Sets how much noise an update needs: the agent's own draws, and one for the subset of critics behind them."""
-        self.subset_draw = own
-        super().count_draws(own + (self.config.target_subset is not None))
+        """Sets how much noise an update needs: the agent's own draws, and behind them the model's and one for the subset of critics."""
+        self.model_draw, self.subset_draw = own, own + self.model.draws
+        super().count_draws(own + self.model.draws + (self.config.target_subset is not None))
 
     def optimizer_of(self, name: str) -> Adam:
         """The optimiser's configuration for the loss called `name`."""

@@ -103,7 +103,10 @@ class Agent(nn.Module):
         for slow, fast in self.slow.items():
             self.get_submodule(slow).load_state_dict(self.get_submodule(fast).state_dict())
             self.get_submodule(slow).requires_grad_(False)
-        self.trained = (*self.losses, *(slot for slot in self.slots if any(True for _ in self.get_submodule(slot).parameters())))
+        self.trained = (
+            *self.losses,
+            *(slot for slot in self.slots if any(p.requires_grad for p in self.get_submodule(slot).parameters())),
+        )
         self.optimizers = nn.ModuleDict(
             {name: self.optimizer_of(name).build(dict(self.own(name)), total_updates) for name in self.trained}
         )

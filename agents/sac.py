@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from steelyard.agents.acting import Setting
 from steelyard.agents.actor_critic import ActorCritic, ActorCriticAgent
 from steelyard.agents.networks.policies import Gaussian, GaussianPolicy
+from steelyard.agents.optimizer import Adam
 from steelyard.agents.types import Batch, Metrics
 
 
@@ -26,6 +27,10 @@ class SAC(ActorCritic):
     """Count the policy's entropy in the critic's target. RLPD on sparse tasks and CQL leave it out."""
     policy_delay: int = 1
     """Critic updates per update of policy and temperature (20 in RLPD)."""
+    target_delay: int = 1
+    """Updates per move of the target networks."""
+    temperature_optimizer: Adam | None = None
+    """Optimiser of the temperature, where it differs."""
 
     def make(self, setting: Setting) -> "SoftActorCritic":
         """The agent that this configuration describes."""
@@ -56,8 +61,13 @@ class SoftActorCritic(ActorCriticAgent):
         self.temperature = Temperature(config.initial_temperature)
         self.target_entropy = config.entropy_per_action * self.spec.action_size
         self.entropy_backup = config.entropy_backup
-        self.every = {"actor": config.policy_delay, "temperature": config.policy_delay}
+        self.every = {"actor": config.policy_delay, "temperature": config.policy_delay, "slow": config.target_delay}
+        self.temperature_optimizer = config.temperature_optimizer
         self.count_draws(2)
+
+    def optimizer_of(self, name: str) -> Adam:
+        """The optimiser's configuration for the loss called `name`."""
+        return (self.temperature_optimizer if name == "temperature" else None) or super().optimizer_of(name)
 
     def actor_loss(self, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
         """E[alpha log pi(a|s) - c min_i Q_i(s, a)], a ~ pi reparameterised, c the balance's coefficient (equation 7: c = 1)."""

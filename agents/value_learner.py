@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -80,6 +80,8 @@ class ValueLearningAgent(ActingAgent):
     slots: ClassVar[tuple[str, ...]] = ("objective", "weighting", "model", "plasticity")
     bootstraps: ClassVar[bool] = True
     """Whether `backup` reaches the bootstrap value through the critic that it is given. IQL's is another network's."""
+    model_draw: int | None = None
+    """Which of an update's draws is the model's; None if the agent has none for it."""
     critic: Critic | ChoiceCritic
     target_critic: nn.Module
 
@@ -107,7 +109,7 @@ class ValueLearningAgent(ActingAgent):
 
     def prepare(self, batch: Batch, noise: Tensor) -> Batch:
         """Normalised observations and scaled rewards, by the statistics of this moment; part of them imagined, if there is a model."""
-        return super().prepare(self.model.mix(batch), noise)
+        return super().prepare(self.model.mix(cast(Any, self), batch, noise), noise)
 
     def fit(self, records: Records) -> None:
         """Set statistics from a whole data set, before learning from it."""

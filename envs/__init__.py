@@ -30,6 +30,7 @@ def make(
     device: torch.device | str = "cpu",
     render_size: int | None = None,
     pictures: Pictures | None = None,
+    distractors: int = 0,
 ) -> VectorEnv:
     """`num_envs` worlds of `task`.
 
@@ -41,9 +42,17 @@ def make(
     "batch" steps many worlds on threads (Gymnasium's five locomotion tasks), or as tensors on `device` (MinAtar's games).
     `device`: where observations and rewards go. `render_size`: height and width in pixels of what `render` draws; None: the world's own.
     `pictures`: observations are pictures, as uint8, and not the world's own (dm-control, and Gymnasium's worlds that draw themselves).
+    `distractors`: numbers appended to the observation that nothing depends on (`Distracted`).
 
     Raises `EnvError` for an unknown task, with suggestions, and for a combination that does not exist.
     """
+    if distractors and pictures:
+        raise EnvError(f"{task}: distractors are appended to numbers, and pictures were asked for; choose one of the two.")
+    if distractors:
+        from steelyard.envs.distractors import Distracted
+
+        options = {"action_repeat": action_repeat, "vectorization": vectorization, "device": device, "render_size": render_size}
+        return Distracted(make(task, num_envs, **options), distractors)
     if num_envs < 1 or action_repeat < 1 or (render_size is not None and render_size < 1):
         raise EnvError(f"{task}: num_envs, action_repeat and render_size must be at least 1.")
     if vectorization not in VECTORIZATIONS:

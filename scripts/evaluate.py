@@ -50,7 +50,14 @@ def score(options: Evaluate) -> dict[str, Any]:
     run = plain.load(options.folder / "config.json")
     seed = FRESH_SEEDS + run.seed if options.seed is None else options.seed
     worlds, vectorization = max(min(options.episodes, WORLDS), 1), run.evaluation_vectorization
-    env = envs.make(run.task, worlds, action_repeat=run.action_repeat, vectorization=vectorization, pictures=run.pictures)
+    env = envs.make(
+        run.task,
+        worlds,
+        action_repeat=run.action_repeat,
+        vectorization=vectorization,
+        pictures=run.pictures,
+        distractors=run.distractors,
+    )
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     scores = evaluate(agent, env, options.episodes, seed)
     env.close()
@@ -84,6 +91,7 @@ def _film(run: Run, agent: ActingAgent, path: Path, seed: int, length: int) -> s
         vectorization=vectorization,
         render_size=PICTURE,
         pictures=run.pictures,
+        distractors=run.distractors,
     )
     try:
         return str(film(agent, env, path, seed, every=max(length // FRAMES, 1)))

@@ -52,7 +52,12 @@ def export(options: Export) -> list[Path]:
     """Writes and checks the files; returns their paths. Raises `ExportError` if one of them acts differently."""
     run = plain.load(options.folder / "config.json")
     env = envs.make(
-        run.task, 8, action_repeat=run.action_repeat, vectorization=run.evaluation_vectorization, pictures=run.pictures
+        run.task,
+        8,
+        action_repeat=run.action_repeat,
+        vectorization=run.evaluation_vectorization,
+        pictures=run.pictures,
+        distractors=run.distractors,
     )
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     obs = gather_observations(agent, env, OBSERVATIONS, evaluation_seed(run.seed))

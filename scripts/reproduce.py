@@ -21,6 +21,7 @@ from experiments.dvw_continuous import DvwContinuous
 from experiments.dvw_minatar import DvwMinatar
 from experiments.famo2o import FamO2O
 from experiments.maze import StochasticMaze
+from experiments.mbpo_hopper import MbpoHopper
 from experiments.outlier_state import OutlierState
 from experiments.point_mass import PointMass
 from experiments.rare_reward import RareReward
@@ -29,6 +30,8 @@ from experiments.simba_v2_dmc import SimbaV2Dmc
 from experiments.step_sizes import StepSizes
 from experiments.training import train_all
 from experiments.trajectory_weighting import TrajectoryWeighting
+from experiments.vagram_control import VagramHopper, VagramPendulum
+from experiments.vagram_supervised import VagramSupervised
 from experiments.vwls_mdvi import VwlsMdvi
 from steelyard.agents.errors import SteelyardError
 from steelyard.trainers.config import Run
@@ -52,6 +55,10 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "dvw-continuous": DvwContinuous,
     "dvw-minatar": DvwMinatar,
     "adaptive-rr-pixels": AdaptiveRrPixels,
+    "vagram-supervised": VagramSupervised,
+    "vagram-pendulum": VagramPendulum,
+    "vagram-hopper": VagramHopper,
+    "mbpo-hopper": MbpoHopper,
 }
 """Every experiment by its name."""
 WIDTH = 120

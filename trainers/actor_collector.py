@@ -92,4 +92,4 @@ def lead(run: Run) -> int:
 def worlds(run: Run, actor: int) -> VectorEnv:
     """The worlds of one actor."""
     del actor
-    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, pictures=run.pictures)
+    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, pictures=run.pictures, distractors=run.distractors)

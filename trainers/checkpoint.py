@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent: written under a temporary name, flushed to the disk, then renamed.
 
-A run's folder `checkpoints/` holds `step_<env_steps>/agent.pt` with `buffer/` beside it, and `best/agent.pt`. `agent.pt` is a
+A run's folder `checkpoints/` holds `step_<env_steps>/agent.pt` with `buffer/` (and `imagined/`, where a model fills replay of its own)
+beside it, and `best/agent.pt`. `agent.pt` is a
 `torch.save` of tensors and plain data, read with `weights_only=True`; its records carry checksums, so an altered file is noticed.
 SIGKILL or a power cut at any moment leaves the old checkpoint or the new one. A damaged newest checkpoint is never passed over in
 silence: loading it is refused, and the sentence names the older one that could be used instead.
@@ -31,7 +32,7 @@ FORMAT = "steelyard checkpoint"
 VERSION = 1
 _TEMPORARY = ".unfinished_"
 _REPLACED = ".replaced"
-_AGENT, _BUFFER = "agent.pt", "buffer"
+_AGENT, _BUFFER, _IMAGINED = "agent.pt", "buffer", "imagined"
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 
 
@@ -39,7 +40,14 @@ class CheckpointError(SteelyardError):
     """A checkpoint cannot be written, read or used. The message is one sentence that names the file and the remedy."""
 
 
-def save(folder: Path, env_steps: int, state: dict[str, Any], buffer: ReplayBuffer | None = None, keep: int = 1) -> Path:
+def save(
+    folder: Path,
+    env_steps: int,
+    state: dict[str, Any],
+    buffer: ReplayBuffer | None = None,
+    keep: int = 1,
+    imagined: ReplayBuffer | None = None,
+) -> Path:
     """Write `folder/step_<env_steps>/` and return its path; of the older ones only the newest `keep - 1` remain.
 
     `state` is nested dicts, lists and tuples of tensors and plain data. With a buffer the cost is one pass over its filled rows
@@ -56,6 +64,8 @@ def save(folder: Path, env_steps: int, state: dict[str, Any], buffer: ReplayBuff
             write_file(unfinished / _AGENT, [content])
             if buffer is not None:
                 buffer.save(unfinished / _BUFFER)
+            if imagined is not None:
+                imagined.save(unfinished / _IMAGINED)
             sync_folder(unfinished)
             _replace(unfinished, target)
         except OSError:
@@ -119,10 +129,13 @@ def load(path: Path, buffer: ReplayBuffer | None = None) -> tuple[int, dict[str,
     return content["env_steps"], content["state"]
 
 
-def load_replay(path: Path, buffer: ReplayBuffer) -> None:
-    """Restore the replay of the checkpoint folder `path` in place. Raises `CheckpointError` if it is damaged or does not fit."""
+def load_replay(path: Path, buffer: ReplayBuffer, *, imagined: bool = False) -> None:
+    """Restore the replay, or the `imagined` one, of the checkpoint folder `path` in place.
+
+    Raises `CheckpointError` if it is damaged or does not fit.
+    """
     try:
-        buffer.load(path / _BUFFER)
+        buffer.load(path / (_IMAGINED if imagined else _BUFFER))
     except ReplayError as error:
         raise CheckpointError(f"{path} cannot be resumed: {error}") from error
 

@@ -1,5 +1,6 @@
 """Where new transitions come from: worlds in this process, or in others (`actor_collector.py`)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -50,8 +51,18 @@ class Collector(Protocol):
 class LocalCollector:
     """Steps worlds in this process: deterministic, and resumed bit for bit where the worlds can be saved."""
 
-    def __init__(self, env: VectorEnv, agent: ActingAgent, buffer: ReplayBuffer, random_steps: int, seed: int):
+    def __init__(
+        self,
+        env: VectorEnv,
+        agent: ActingAgent,
+        buffer: ReplayBuffer,
+        random_steps: int,
+        seed: int,
+        explored: float = math.inf,
+    ):
+        """Uniformly random actions for `random_steps` transitions, then the policy's: drawn until `explored` transitions, then its mode."""
         self.env, self.agent, self.buffer, self.random_steps, self.seed = env, agent, buffer, random_steps, seed
+        self.explored = explored
         self.generator = torch.Generator().manual_seed(seed + 3)
         self.obs = env.reset(seed * SEEDS_PER_RUN)
         self.returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
@@ -64,7 +75,7 @@ class LocalCollector:
         action = (
             self.random_action()
             if self.transitions < self.random_steps
-            else self.agent.act(self.obs.to(self.agent.device), explore=True)
+            else self.agent.act(self.obs.to(self.agent.device), explore=self.transitions < self.explored)
         ).to(self.env.device)
         step = self.env.step(action)
         self.buffer.add(self.obs, action, step)

@@ -1,6 +1,7 @@
 """`Run`: everything that determines a training run, as one frozen value that is saved beside its results."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
+from steelyard.trainers.imagination import ImaginationSlot, NoImagination, Rollouts
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
 
@@ -41,6 +43,7 @@ AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("discount", lambda value: 0 <= value <= 1, "give a number from 0 to 1, or None to choose by the horizon"),
     ("target_rate", lambda value: 0 < value <= 1, "give a number above 0 and at most 1"),
     ("policy_delay", lambda value: value >= 1, "give one or more"),
+    ("target_delay", lambda value: value >= 1, "give one or more"),
     ("expectile", lambda value: 0 < value < 1, "give a number between 0 and 1"),
     ("samples", lambda value: value >= 1, "give one or more"),
     ("target_period", lambda value: value >= 1, "give one or more"),
@@ -78,14 +81,22 @@ class Run:
     """Environment steps per decision."""
     pictures: Pictures | None = None
     """What the agent sees if it learns from pixels; None: the task's own observations."""
+    distractors: int = 0
+    """Numbers appended to each observation that move chaotically and that nothing depends on (VaGraM's test of models): 0, 5, 10, 15."""
     actors: int = 0
     """Processes that collect while the learner updates, each with `num_envs` worlds; 0 collects in the learner's process, which is deterministic."""
     random_steps: int = 5_000
-    """Transitions collected with uniformly random actions before the first update."""
+    """Transitions collected before the first update."""
+    first_actions: Literal["uniform", "policy"] = "uniform"
+    """Actions of these transitions: uniformly random, or drawn from the policy, which is untrained then unless data came first."""
+    acting: Literal["sampled", "mode"] = "sampled"
+    """Actions after them: drawn from the policy, or its mode (mbrl-lib and VaGraM, whose exploration is in the model)."""
     schedule: ScheduleSlot = field(default_factory=schedules.FixedRatio)
     """How many updates per transition."""
     sampler: SamplerSlot = field(default_factory=samplers.Uniform)
     """Which rows of replay to learn from."""
+    imagination: ImaginationSlot = field(default_factory=NoImagination)
+    """Whether the agent's model is fitted and imagined with, and how that comes into batches."""
     capacity: int = 1_000_000
     """Transitions that replay holds."""
     evaluation_interval: int = 10_000
@@ -119,14 +130,24 @@ class Run:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number.")
-        for name in ("actors", "random_steps", "threads", "seed", "meter_interval"):
+        for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
         self.check_length()
+        self.check_model()
         for name, fine, remedy in AGENT_RULES:
             value = getattr(self.agent, name, None)
             if value is not None and not fine(value):
                 raise ConfigError(f"agent.{name} is {value}; {remedy}.")
+
+    def check_model(self) -> None:
+        """Raises `ConfigError` for a model that nothing fits, imagination without a model, or what actors in other processes cannot do."""
+        modelled = isinstance(getattr(self.agent, "model", None), parts.Ensemble)
+        if modelled != isinstance(self.imagination, Rollouts):
+            given, missing = ("agent.model", "imagination:rollouts") if modelled else ("imagination", "agent.model:ensemble")
+            raise ConfigError(f"{given} is given without what it needs; add {missing}, or leave it out.")
+        if self.actors and (self.first_actions, self.acting) != ("uniform", "sampled"):
+            raise ConfigError("actors in other processes begin with uniform actions and then draw the policy's; use --actors 0.")
 
     def check_length(self) -> None:
         """Raises `ConfigError` for a run without steps, or an agent that learns from a data set in a run that has none."""
@@ -144,6 +165,16 @@ class Run:
         """Updates of the whole run, over which learning rates decay."""
         transitions = max(self.env_steps // self.action_repeat - self.waiting_steps, 1)
         return self.schedule.expected(transitions)
+
+    @property
+    def uniform_steps(self) -> int:
+        """Transitions collected with uniformly random actions."""
+        return self.random_steps if self.first_actions == "uniform" else 0
+
+    @property
+    def explored_steps(self) -> float:
+        """Transitions after which the policy's mode acts."""
+        return math.inf if self.acting == "sampled" else self.waiting_steps
 
     @property
     def waiting_steps(self) -> int:
@@ -241,6 +272,10 @@ def debug(run: RunType) -> RunType:
     }
     if run.pictures is not None:
         shrunk["pictures"] = dataclasses.replace(run.pictures, size=min(24, run.pictures.size))
+    if isinstance(run.imagination, Rollouts):
+        rollouts, batch = (40, 20) if run.imagination.rollouts else (0, 20)
+        shrunk["imagination"] = dataclasses.replace(run.imagination, fit_interval=100, rollouts=rollouts, batch=batch)
+        shrunk["schedule"] = schedules.FixedRatio(1.0)
     if isinstance(run, Transfer):
         shrunk |= {"offline_updates": min(200, run.offline_updates), "frozen_steps": min(50, run.frozen_steps)}
     return dataclasses.replace(run, **shrunk)
@@ -250,6 +285,8 @@ def small(value: Any) -> Any:
     """A configuration with every network in it shrunk."""
     if isinstance(value, networks.MLP):
         return dataclasses.replace(value, hidden=(16,))
+    if isinstance(value, parts.Ensemble):
+        return dataclasses.replace(value, members=3, elites=2, hidden=(16,), epochs=3, weight_decay=value.weight_decay[:1])
     if isinstance(value, networks.SimbaV2):
         return dataclasses.replace(value, width=16, blocks=1)
     if isinstance(value, networks.Convolution):

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,13 +13,15 @@ import torch
 
 from steelyard import envs
 from steelyard.agents.types import Metrics, Spec
-from steelyard.trainers import checkpoint, plain, threads
+from steelyard.envs import terminations
+from steelyard.trainers import checkpoint, imagination, plain, threads
 from steelyard.trainers.actor_collector import ActorCollector, lead
 from steelyard.trainers.actors import Episode, guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collector import Collector, LocalCollector
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.evaluation import Scores, evaluate
+from steelyard.trainers.imagination import Imagination
 from steelyard.trainers.interrupts import Interrupts
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.logs import Logs, TensorBoard, WeightsAndBiases
@@ -31,6 +33,9 @@ from steelyard.trainers.schedules import Every, Until
 MOST = 1_000
 """Updates between two looks at clocks and signals."""
 BACKENDS = {"tensorboard": TensorBoard(), "wandb": WeightsAndBiases()}
+
+IMAGINATION_SEED = 9
+"""Offset from a run's seed of where rollouts begin; the next one draws imagined rows."""
 
 
 class Online:
@@ -59,13 +64,15 @@ class Online:
         self.schedule = run.schedule.build()
         self.schedule.begin(self.agent)
         self.backlog = 0
+        self.imagination = self.build_imagination()
+        self.sampler = self.imagination.mixed(self.sampler)
         self.learner = Learner(self.agent, self.sampler, folder)
         self.learner.watchers = (self.schedule,)
         self.meters: Metrics = {}
         self.collector: Collector = (
             ActorCollector(run, self.agent, self.buffer)
             if run.actors
-            else LocalCollector(make_env(run), self.agent, self.buffer, run.random_steps, run.seed)
+            else LocalCollector(make_env(run), self.agent, self.buffer, run.uniform_steps, run.seed, run.explored_steps)
         )
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
@@ -83,6 +90,9 @@ class Online:
                 self.load_state_dict(state)
             if self.saved_replay() is not None:
                 checkpoint.load_replay(found, self.buffer)
+            if self.imagination.replay is not None:
+                checkpoint.load_replay(found, self.imagination.replay, imagined=True)
+                self.imagination.refresh()
             # Last, because worlds that could not be saved begin new episodes in replay.
             with checkpoint.fitting(found):
                 self.collector.load_state_dict(state["collector"])
@@ -104,6 +114,29 @@ class Online:
         """Replay that is collected into, and what draws batches from it."""
         run, buffer = self.run, build_buffer(self.run, spec, num_envs)
         return buffer, run.sampler.build(buffer, run.agent.batch_size, run.agent.n_step, self.agent.gamma, run.seed + 4)
+
+    def build_imagination(self) -> Imagination:
+        """What fits the agent's model and imagines with it."""
+        return self.run.imagination.build(self.imagined_from((self.buffer,)))
+
+    def imagined_from(self, buffers: Sequence[ReplayBuffer]) -> imagination.Setting:
+        """What imagination is built for, given where real transitions lie."""
+        run, spec = self.run, self.evaluation_env.spec
+        return imagination.Setting(
+            agent=self.agent,
+            buffers=buffers,
+            termination=lambda: terminations.termination(run.task, spec, run.distractors),
+            batch_size=run.agent.batch_size,
+            n_step=run.agent.n_step,
+            seed=run.seed + IMAGINATION_SEED,
+            distractors=run.distractors,
+            say=self.say,
+        )
+
+    def say(self, words: str) -> None:
+        """A few words behind the progress line."""
+        self.progress.note = words
+        self.progress.update(self.steps, self.agent.update_count)
 
     def saved_replay(self) -> ReplayBuffer | None:
         """Replay that belongs into a checkpoint; None where it can be made anew."""
@@ -143,10 +176,16 @@ class Online:
         return [*seen, self.buffer.describe()]
 
     def step(self) -> None:
-        """Collect once and learn as often as that makes due. What is more than `MOST` updates waits for further calls, which collect nothing."""
+        """Collect once, imagine, and learn as often as that makes due.
+
+        What is more than `MOST` updates waits for further calls, which collect nothing.
+        """
         if not self.backlog:
             transitions = self.collector.collect()
             self.env_steps += transitions * self.run.action_repeat
+            learned = self.env_steps // self.run.action_repeat - self.run.waiting_steps
+            if learned >= 0:
+                self.imagination.imagine(learned)
             self.backlog = self.updates_due(transitions)
             if news := self.schedule.news():
                 self.progress.print(f"{self.steps:>9,} steps  {news}")
@@ -170,7 +209,7 @@ class Online:
         episodes = self.collector.episodes()
         self.note(episodes)
         metrics: dict[str, Any] = {f"train/{name}": value for name, value in self.learner.metrics.items()}
-        metrics |= self.sampler.diagnostics() | self.schedule.diagnostics() | self.meters
+        metrics |= self.sampler.diagnostics() | self.schedule.diagnostics() | self.imagination.metrics | self.meters
         self.meters = {}
         if episodes:
             metrics["train/return"] = float(np.mean([episode.score for episode in episodes]))
@@ -199,7 +238,9 @@ class Online:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        checkpoint.save(self.folder / "checkpoints", self.steps, self.state_dict(), self.saved_replay())
+        checkpoint.save(
+            self.folder / "checkpoints", self.steps, self.state_dict(), self.saved_replay(), imagined=self.imagination.replay
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes, apart from replay."""
@@ -208,6 +249,7 @@ class Online:
             "collector": self.collector.state_dict(),
             "sampler": self.sampler.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "imagination": self.imagination.state_dict(),
             "clocks": {name: clock.state_dict() for name, clock in self.clocks.items()},
             "metrics": self.learner.metrics,
             "meters": self.meters,
@@ -226,6 +268,7 @@ class Online:
         self.agent.load_state_dict(state["agent"])
         self.sampler.load_state_dict(state["sampler"])
         self.schedule.load_state_dict(state["schedule"])
+        self.imagination.load_state_dict(state["imagination"])
         for name, clock in self.clocks.items():
             clock.load_state_dict(state["clocks"][name])
         self.learner.metrics = state["metrics"]
@@ -267,7 +310,12 @@ def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
 def make_env(run: Run) -> envs.VectorEnv:
     """The worlds that a run collects from."""
     return envs.make(
-        run.task, run.num_envs, action_repeat=run.action_repeat, vectorization=run.vectorization, pictures=run.pictures
+        run.task,
+        run.num_envs,
+        action_repeat=run.action_repeat,
+        vectorization=run.vectorization,
+        pictures=run.pictures,
+        distractors=run.distractors,
     )
 
 

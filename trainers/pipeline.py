@@ -13,6 +13,7 @@ from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.config import Transfer
 from steelyard.trainers.evaluation import Scores
+from steelyard.trainers.imagination import Imagination
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online
 from steelyard.trainers.samplers import Sampler, UniformSampler
@@ -77,8 +78,13 @@ class Pipeline(Online):
         online = sampler
         if collected is not data:
             online = UniformSampler(collected, agent.batch_size, agent.n_step, self.agent.gamma, seed + 1)
+        self.replays = (data,) if collected is data else (data, collected)
         self.online_sampler = run.replay.sampler(sampler, online)
         return collected, sampler
+
+    def build_imagination(self) -> Imagination:
+        """What fits the agent's model, to the data and to new transitions, and imagines with it."""
+        return self.run.imagination.build(self.imagined_from(self.replays))
 
     def keep_returns(self, buffer: ReplayBuffer) -> None:
         """Returns to go, if the agent reads them."""
@@ -99,6 +105,7 @@ class Pipeline(Online):
         if self.online:
             super().step()
             return
+        self.imagination.imagine(self.offline_updates, offline=True)
         count = min(CHUNK, self.run.offline_updates - self.offline_updates)
         self.learner.update(count)
         self.offline_updates += count
@@ -114,7 +121,7 @@ class Pipeline(Online):
 
     def use_online_sampler(self) -> None:
         """From now on batches come from where online batches come from."""
-        self.sampler = self.online_sampler
+        self.sampler = self.imagination.mixed(self.online_sampler)
         metrics, self.learner = self.learner.metrics, Learner(self.agent, self.sampler, self.folder)
         self.learner.metrics, self.learner.watchers = metrics, (self.schedule,)
 

@@ -19,7 +19,7 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
-from steelyard.trainers import samplers, schedules
+from steelyard.trainers import imagination, samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.replays import Anew, Mixed, Together
@@ -79,6 +79,12 @@ CLASSES = {
         parts.Uncalibrated,
         parts.ReturnBound,
         parts.NoModel,
+        parts.Ensemble,
+        parts.Likelihood,
+        parts.SquaredError,
+        parts.ValueGradient,
+        parts.ExactTaylor,
+        parts.IterVAML,
         parts.NoIntervention,
         parts.Reset,
         parts.ReDo,
@@ -90,6 +96,11 @@ CLASSES = {
         samplers.Uniform,
         TrajectoryWeighted,
         TopFraction,
+        imagination.NoImagination,
+        imagination.Rollouts,
+        imagination.Ramp,
+        imagination.RealShare,
+        imagination.Coin,
         Together,
         Mixed,
         Anew,

@@ -38,6 +38,8 @@ class Progress:
         self.console = console or Console()
         self.every = TERMINAL_SECONDS if self.console.is_terminal else plain_seconds
         self.last_return: float | None = None
+        self.note = ""
+        """A few words behind the line, such as what a long step is doing."""
         self._live = Live(console=self.console, auto_refresh=False, transient=False) if self.console.is_terminal else None
         # (seconds, env steps, updates) of the recent past; the first call sets the start, which is not zero in a resumed run.
         self._past: deque[tuple[float, int, int]] = deque()
@@ -94,7 +96,7 @@ class Progress:
             f"return {'-' if self.last_return is None else f'{self.last_return:,.1f}'}",
             f"{left} left",
         ]
-        return " | ".join([self.label, *parts] if self.label else parts)
+        return " | ".join(filter(None, (self.label, *parts, self.note)))
 
     def _draw(self) -> None:
         self._past.append(self._latest)

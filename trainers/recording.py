@@ -57,6 +57,8 @@ class Source:
     """Environment steps per decision."""
     spec: Spec
     """Sizes and time limit of the worlds."""
+    distractors: int = 0
+    """Numbers appended to each observation."""
 
 
 def open_policy(source: str, task: str | None = None, *, seed: int = 0, snapshot: int = -1) -> Source:
@@ -73,12 +75,12 @@ def open_policy(source: str, task: str | None = None, *, seed: int = 0, snapshot
     task = task or (run.task if run else None)
     if task is None:
         raise RecordingError(f"{source} does not say in which worlds it acts; name them with --task.")
-    env = envs.make(task, 1, action_repeat=run.action_repeat if run else 1)
+    env = envs.make(task, 1, action_repeat=run.action_repeat if run else 1, distractors=run.distractors if run else 0)
     spec = env.spec
     env.close()
     if run is not None:
         agent, _ = restore(folder, run, spec)
-        return Source(agent, task, run.action_repeat, spec)
+        return Source(agent, task, run.action_repeat, spec, run.distractors)
     if source == "random":
         return Source(RandomPolicy(spec, seed), task, 1, spec)
     policy = read_policy(folder, snapshot=snapshot, seed=seed)
@@ -121,7 +123,7 @@ def record(
         raise RecordingError(f"seed {seed} is outside [0, 300000); choose a smaller one.")
     # So few worlds that not much more is played than is wanted.
     worlds = int(np.clip(transitions // (source.spec.horizon or ROWS_PER_WORLD), 1, WORLDS))
-    env = envs.make(source.task, worlds, action_repeat=source.action_repeat)
+    env = envs.make(source.task, worlds, action_repeat=source.action_repeat, distractors=source.distractors)
     try:
         episodes, columns = _play(source.policy, env, transitions, RECORDING_SEEDS + 1_000 * seed, stochastic, progress)
     finally:

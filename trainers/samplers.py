@@ -142,16 +142,17 @@ class MixedSampler:
         first: Draws round(share batch) rows of each batch.
         second: Draws the others.
         share: Between 0 and 1.
+        names: What a log calls the two.
 
     Raises `ReplayError` if the share is out of range or the two devices differ.
     """
 
-    def __init__(self, first: Sampler, second: Sampler, share: float):
+    def __init__(self, first: Sampler, second: Sampler, share: float, names: tuple[str, str] = ("offline", "online")):
         if not 0 <= share <= 1:
             raise ReplayError(f"share is {share}; give the share of each batch that the first sampler draws, between 0 and 1.")
         if first.device != second.device:
             raise ReplayError(f"batches cannot be mixed from {first.device} and {second.device}; place replay on one device.")
-        self.first, self.second, self.share = first, second, share
+        self.first, self.second, self.share, self.names = first, second, share, names
         self.device, self.batch_size = first.device, first.batch_size
 
     def noise(self, batch_size: int | None = None) -> Tensor:
@@ -198,8 +199,8 @@ class MixedSampler:
         return torch.where(after > before, before, own + row - before)
 
     def diagnostics(self) -> dict[str, float]:
-        """Those of both, as `offline/...` (the first) and `online/...` (the second): it is data and new transitions that are mixed."""
-        both = {"offline": self.first, "online": self.second}
+        """Those of both, as `offline/...` (the first) and `online/...` (the second) unless they have other names."""
+        both = dict(zip(self.names, (self.first, self.second), strict=True))
         return {f"{name}/{key}": value for name, sampler in both.items() for key, value in sampler.diagnostics().items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class MLP:
     gain: float = 3**-0.5
     """Gain of the initial weights. This one gives them the spread of PyTorch's own initialisation, with which SAC and TD3 were published, and SAC
     learns HalfCheetah sooner than with sqrt 2, which IQL's and CQL's released codes have."""
+    unit_features: bool = False
+    """Scale the last hidden layer's activation to length one (Bjorck et al. 2022): its values, and with them gradients, stay bounded."""
     output_gain: float | None = None
     """Gain of the output layer; None for that of the others."""
     activation: Literal["relu", "crelu", "tanh", "silu", "gelu", "mish"] = "relu"
@@ -104,7 +106,7 @@ class Perceptron(nn.Module):
         gain = config.gain if config.output_gain is None else config.output_gain
         self.output = Linear(sizes[-1], sum(outputs), members, gain)
         self.activation = ACTIVATIONS[config.activation]()
-        self.outputs, self.norm_after = outputs, config.norm_after
+        self.outputs, self.norm_after, self.unit_features = outputs, config.norm_after, config.unit_features
         self.config, self.members = config, members
 
     def hidden_layers(self) -> tuple[HiddenLayer, ...]:
@@ -129,6 +131,8 @@ class Perceptron(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         for layer, norm, dropout in zip(self.layers, self.norms, self.dropouts, strict=True):
             x = dropout(norm(self.activation(layer(x))) if self.norm_after else self.activation(norm(layer(x))))
+        if self.unit_features:
+            x = F.normalize(x.float(), dim=-1)
         return self.output(x).float().split(self.outputs, -1)
 
 

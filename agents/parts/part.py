@@ -24,7 +24,7 @@ class Watcher(Protocol):
 
 
 class Part(nn.Module):
-    """Occupant of a slot. One that has parameters is trained by its own `loss`, applied after the agent's own, by an optimiser of its own.
+    """Occupant of a slot. One with parameters that require gradients is trained by its own `loss`, after the agent's own, by an optimiser of its own.
 
     A part that defines `begin_online()` is told when the offline phase is over.
     """
@@ -33,6 +33,8 @@ class Part(nn.Module):
     """Optimiser of this part's parameters; None for that of the agent's losses."""
     interval: int = 1
     """Updates of the agent per update of this part's parameters."""
+    draws: int = 0
+    """Standard normal draws that it needs of each update's noise, where its slot has some."""
 
     def begin(self, agent: "ValueLearningAgent") -> None:
         """Look at the agent that the part belongs to, once it is complete."""

@@ -15,7 +15,7 @@ def layers(*sizes: int) -> nn.Sequential:
     stack: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes[:-1]):
         stack += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*stack, nn.Linear(*sizes[-2:]))
+    return nn.Sequential(*stack, nn.Linear(sizes[-2], sizes[-1]))
 
 
 def trunk(inputs: int, features: int) -> nn.Sequential:

@@ -119,7 +119,7 @@ def test_neutral_occupants_hand_over_what_they_are_given(
     build: Callable[..., Any], draw_batch: Callable[..., Batch], configs: Any
 ) -> None:
     agent, batch = build(configs["sac"]), draw_batch(0)
-    assert agent.model.mix(batch) is batch
+    assert agent.model.mix(agent, batch, agent.draw(8)) is batch
     assert agent.balance.condition(batch.obs, agent.balance.choose(batch.obs)) is batch.obs
     assert agent.balance.sample(batch.obs, agent.draw(8)) == agent.balance.choose(batch.obs) == 1.0
     assert agent.weighting(batch.weight, None) is batch.weight

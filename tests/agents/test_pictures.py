@@ -22,7 +22,7 @@ from steelyard.agents.networks.encoders import ATARI, PictureEncoder
 from steelyard.agents.networks.normalizers import RunningNorm
 from steelyard.agents.networks.scheduled_noise import ScheduledNoise
 from steelyard.agents.optimizer import Adam
-from steelyard.agents.parts import Family, HuberBellman, InverseVariance, L2Init, ReDo, Reset, SpectralRegularization
+from steelyard.agents.parts import Ensemble, Family, HuberBellman, InverseVariance, L2Init, ReDo, Reset, SpectralRegularization
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Batch, Spec, Step
@@ -290,6 +290,7 @@ def test_interventions_work_behind_an_encoder(part: Any) -> None:
         (lambda: build(DrQV2(), dataclasses.replace(SPEC, picture=(6, 8, 8), obs_size=384)), "8 x 8 are too small"),
         (lambda: build(dataclasses.replace(DRQ, observations=RunningNorm())), "scaled by their encoder"),
         (lambda: build(SAC()), "use the encoder PictureEncoder"),
+        (lambda: build(dataclasses.replace(DRQ, model=Ensemble())), "use the model NoModel"),
         (lambda: PictureEncoder((8, 8), (3,), (1,)), "2 channels, 1 kernels and 1 strides"),
         (lambda: RandomShift(-1), "padding -1"),
         (lambda: ScheduledNoise(decay_steps=0), "0 steps"),

@@ -96,7 +96,7 @@ class Dynamics(Part):
     def predict(self, batch: Batch) -> Tensor:
         return self.net(torch.cat([batch.obs, batch.action], -1))
 
-    def mix(self, batch: Batch) -> Batch:
+    def mix(self, agent: Any, batch: Batch, noise: Tensor) -> Batch:
         imagined = (torch.arange(len(batch.reward)) % 2 == 0)[:, None]
         return batch._replace(next_obs=torch.where(imagined, self.predict(batch), batch.next_obs))
 

@@ -1,0 +1,385 @@
+"""Rollouts in a model: what is imagined, what is kept, how it is mixed, and that a run with a model learns and resumes."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from steelyard import envs
+from steelyard.agents.agent import Execution
+from steelyard.agents.errors import DivergenceError
+from steelyard.agents.networks import MLP
+from steelyard.agents.optimizer import Adam
+from steelyard.agents.parts import Ensemble, SquaredError, ValueGradient
+from steelyard.agents.sac import SAC
+from steelyard.agents.types import Spec, Step
+from steelyard.envs import EnvError, terminations
+from steelyard.envs.datasets import Dataset, write_hdf5
+from steelyard.trainers import checkpoint, config, plain
+from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.config import ConfigError, Run, Transfer
+from steelyard.trainers.imagination import (
+    Coin,
+    ImaginationError,
+    Imaginer,
+    NoImagination,
+    Ramp,
+    RealShare,
+    Rollouts,
+    Setting,
+    transitions,
+)
+from steelyard.trainers.model_presets import MODELS
+from steelyard.trainers.online import Online, train
+from steelyard.trainers.pipeline import Pipeline
+from steelyard.trainers.rollout_samplers import CoinSampler, RolloutSampler
+from steelyard.trainers.samplers import UniformSampler
+from steelyard.trainers.schedules import FixedRatio
+
+SPEC = Spec(2, 1)
+TINY: dict[str, Any] = {"actor": MLP((8,)), "critic": MLP((8,)), "batch_size": 8}
+MODEL = Ensemble(members=3, elites=2, hidden=(8,), epochs=2, objective=SquaredError())
+
+
+def replay(rows: int = 30, worlds: int = 2, spec: Spec = SPEC) -> ReplayBuffer:
+    """Rows whose numbers name them; the first world's episodes end every seventh step."""
+    buffer, generator = ReplayBuffer(spec, 100 * worlds, worlds), torch.Generator().manual_seed(0)
+    obs = torch.randn(worlds, spec.obs_size, generator=generator)
+    for count in range(rows):
+        done = torch.tensor([count % 7 == 6] + [False] * (worlds - 1))
+        next_obs = torch.randn(worlds, spec.obs_size, generator=generator)
+        fresh = torch.where(done[:, None], torch.randn(worlds, spec.obs_size, generator=generator), next_obs)
+        action, reward = torch.rand(worlds, spec.action_size, generator=generator), torch.full((worlds,), float(count))
+        buffer.add(obs, action, Step(fresh, next_obs, reward, done, ~done & False, torch.ones(worlds, dtype=torch.bool), {}))
+        obs = fresh
+    return buffer
+
+
+def imaginer(rollouts: Rollouts, model: Ensemble = MODEL, ends: Any = terminations.never) -> tuple[Any, Imaginer]:
+    agent: Any = SAC(**TINY, model=model).build(SPEC, num_envs=1, total_updates=9, seed=0, execution=Execution(compile=False))
+    setting = Setting(agent, (replay(),), lambda: ends, 8, 1, 5, 0, lambda words: None)
+    return agent, Imaginer(rollouts, setting)
+
+
+def test_ramps_are_truncated_lines() -> None:
+    ramp = Ramp(1, 15, 20, 150)
+    assert [ramp(epoch) for epoch in (1, 20, 85, 150, 999)] == [1, 1, 8, 15, 15]
+    assert Ramp(0.0, 0.95, 0, 20)(1) == pytest.approx(0.0475)
+
+
+def test_all_real_transitions_are_fitted_to() -> None:
+    buffer = replay()
+    found = transitions(buffer, torch.device("cpu"))
+    assert len(found.obs) == 60
+    assert sorted(found.reward.tolist()) == sorted(2 * [float(count) for count in range(30)])
+    index = buffer.valid.nonzero().squeeze(-1)
+    batch = buffer.gather(index)
+    assert torch.equal(batch.next_obs, found.next_obs)
+    small = ReplayBuffer(SPEC, 10, 1)
+    for _ in range(25):
+        step = Step(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), *(torch.zeros(2, 1) > 0), torch.ones(1) > 0, {})
+        small.add(torch.ones(1, 2), torch.ones(1, 1), step)
+    assert len(transitions(small, torch.device("cpu")).obs) == 10
+
+
+def test_rollouts_begin_in_real_rows_follow_the_model_and_stop_where_they_end() -> None:
+    ends = lambda obs: obs[:, 0] > 1.0  # noqa: E731
+    agent, found = imaginer(Rollouts(rollouts=40, batch=20, horizon=Ramp(4, 4)), ends=ends)
+    found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
+    found.imagine(0)
+    assert found.replay is not None
+    sampler, buffer = found.sampler, found.replay
+    index = sampler.addresses[: int(sampler.count)]
+    batch = buffer.gather(index, 1, 0.9)
+    assert len(index) == int(buffer.valid.sum())
+    starts = {
+        tuple(row) for row in found.setting.buffers[0].gather(found.setting.buffers[0].valid.nonzero().squeeze(-1)).obs.tolist()
+    }
+    first = index // buffer.num_envs % 5 == 0
+    assert int(first.sum()) == 40
+    assert {tuple(row) for row in batch.obs[first].tolist()} <= starts
+    ended = ends(batch.next_obs)
+    assert 0 < int(ended.sum()) < len(index)
+    torch.testing.assert_close(batch.discount, 0.9 * (~ended).float())
+    assert len(index) < 160  # some were over before the fourth step
+    by_row = {int(row): position for position, row in enumerate(index)}
+    for position, row in enumerate(index.tolist()):
+        following = by_row.get(row + buffer.num_envs)
+        last = (row // buffer.num_envs) % 5 == 3
+        assert (following is None) == (bool(ended[position]) or last)
+        if following is not None:
+            assert torch.equal(batch.next_obs[position], batch.obs[following])
+    with torch.no_grad():
+        next_obs, _ = agent.model.predict(batch.obs, batch.action, agent.model.elites)
+    distance = (next_obs - batch.next_obs).abs().amax(-1).amin(0)
+    assert float(distance.max()) < 1e-5
+    assert found.metrics["model/horizon"] == 4
+    assert found.metrics["model/imagined_rows"] == len(index)
+
+
+def test_old_epochs_are_forgotten_whatever_the_horizon() -> None:
+    settings = Rollouts(rollouts=20, batch=10, horizon=Ramp(1, 3, 2, 4), epoch=20, fit_interval=10, retained_epochs=1)
+    _, found = imaginer(settings)
+    found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
+    sizes = []
+    for count in range(0, 100, 10):
+        found.imagine(count)
+        sizes.append(int(found.sampler.count))
+    assert sizes[:4] == [20, 40, 40, 40]
+    assert sizes[-1] == 2 * 20 * 3
+    assert found.replay is not None
+    assert found.replay.window >= found.kept(3)
+
+
+def test_fits_come_at_intervals_and_once_offline() -> None:
+    agent, found = imaginer(Rollouts(rollouts=0, fit_interval=10))
+    sampler = UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0)
+    assert found.mixed(sampler) is sampler
+    fits = []
+    for count in range(25):
+        found.imagine(count)
+        fits.append(int(agent.model.fits))
+    assert [fits.index(number) for number in (1, 2, 3)] == [0, 10, 20]
+    for interval, expected in ((0, 1), (200, 3)):
+        agent, found = imaginer(Rollouts(rollouts=20, batch=20, offline_fit_interval=interval, offline_rollout_interval=100))
+        found.mixed(sampler)
+        cursors = []
+        for count in range(0, 500, 100):
+            found.imagine(count, offline=True)
+            assert found.replay is not None
+            cursors.append(int(found.replay.cursors[0]))
+        assert int(agent.model.fits) == expected
+        assert cursors == [2, 4, 6, 8, 10]
+
+
+def test_imagined_rows_are_drawn_uniformly() -> None:
+    buffer = replay()
+    sampler = RolloutSampler(buffer, 64, 1, 0.9, 0)
+    assert not bool(sampler.sample().weight.any())
+    sampler.refresh(buffer.window)
+    drawn = torch.cat([sampler.sample().index for _ in range(100)])
+    counts = drawn.bincount(minlength=len(buffer.valid))
+    assert torch.equal(counts > 0, buffer.valid > 0)
+    expected = 6400 / 60
+    assert float(((counts[counts > 0] - expected) ** 2 / expected).sum()) < 100  # chi squared of 59 degrees of freedom
+    sampler.refresh(5)
+    assert int(sampler.count) <= 10
+    assert set(sampler.sample().reward.tolist()) <= {25.0, 26.0, 27.0, 28.0, 29.0}
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_a_coin_decides_for_whole_batches(probability: float) -> None:
+    real, other = replay(), replay(20)
+    other.data[..., 0] = 99.0
+    sampler = CoinSampler(UniformSampler(real, 16, 1, 0.9, 0), UniformSampler(other, 16, 1, 0.9, 1))
+    Coin(Ramp(probability, probability)).begin_epoch(sampler, 1)
+    imagined = []
+    for _ in range(300):
+        noise = sampler.noise()
+        batch = sampler.gather(noise)
+        assert torch.equal(sampler.select(noise)[0], batch.index)
+        share = (batch.obs[:, 0] == 99).float().mean()
+        assert share in (0, 1)
+        imagined.append(float(share))
+    assert np.mean(imagined) == pytest.approx(probability, abs=0.08)
+
+
+def test_a_share_of_each_batch_is_real() -> None:
+    real, other = replay(), replay(20)
+    other.data[..., 0] = 99.0
+    sampler = RealShare(0.25).mixed(UniformSampler(real, 16, 1, 0.9, 0), UniformSampler(other, 16, 1, 0.9, 1))
+    assert int((sampler.sample().obs[:, 0] != 99).sum()) == 4
+    assert sampler.diagnostics() == {}
+
+
+def test_no_imagination_is_absent() -> None:
+    nothing = NoImagination().build(None)  # pyright: ignore[reportArgumentType]
+    sampler = UniformSampler(replay(), 8, 1, 0.9, 0)
+    assert nothing.mixed(sampler) is sampler
+    nothing.imagine(0)
+    assert (nothing.replay, nothing.metrics, nothing.state_dict()) == (None, {}, {})
+
+
+def small(task: str, imagination: Rollouts, model: Ensemble = MODEL, **changes: Any) -> Run:
+    run = Run(
+        task,
+        SAC(**TINY, model=model),
+        "imagined",
+        env_steps=120,
+        random_steps=40,
+        imagination=imagination,
+        evaluation_interval=60,
+        evaluation_episodes=1,
+        log_interval=20,
+        checkpoint_interval=30,
+        threads=1,
+        execution=Execution(compile=False),
+        log_to=(),
+    )
+    return dataclasses.replace(run, **changes)
+
+
+@pytest.mark.parametrize(
+    ("words", "make"),
+    [
+        ("agent.model is given without", lambda: Run("Hopper-v5", SAC(model=MODEL), "x")),
+        ("imagination is given without", lambda: Run("Hopper-v5", SAC(), "x", imagination=Rollouts())),
+        ("--actors 0", lambda: Run("Hopper-v5", SAC(), "x", actors=1, acting="mode")),
+        ("give a batch that divides it", lambda: Rollouts(rollouts=100, batch=30)),
+        ("shorter horizon", lambda: Rollouts(rollouts=1000, batch=100, horizon=Ramp(1, 15), capacity=10_000)),
+        ("one step or more", lambda: Rollouts(horizon=Ramp(0, 5))),
+        ("fit_interval is 0", lambda: Rollouts(fit_interval=0)),
+        ("give a multiple of it", lambda: imaginer(Rollouts(rollouts=30, batch=15))),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(words: str, make: Any) -> None:
+    with pytest.raises((ConfigError, ImaginationError), match=words):
+        make()
+
+
+def test_a_task_whose_end_is_unknown_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EnvError, match="register"):
+        Online(small("MountainCarContinuous-v0", Rollouts(rollouts=20, batch=20)), tmp_path)
+
+
+def test_a_diverging_model_is_named() -> None:
+    agent, found = imaginer(Rollouts(rollouts=20, batch=20))
+    found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
+    found.imagine(0)
+    agent.model.network.biases[-1].data.fill_(torch.inf)
+    with pytest.raises(DivergenceError, match="the dynamics model diverged: it imagined"):
+        found.roll(False)
+
+
+@pytest.mark.parametrize("mixing", [RealShare(), Coin(Ramp(0.3, 0.9, 1, 3))])
+def test_a_run_with_a_model_resumes_as_if_it_had_not_stopped(
+    mixing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollouts = Rollouts(fit_interval=25, rollouts=40, batch=20, horizon=Ramp(1, 3, 1, 3), epoch=25, mixing=mixing)
+    model = dataclasses.replace(MODEL, objective=ValueGradient(low_clip=0.05), fresh_share=0.25)
+    run = small("Hopper-v5", rollouts, model, distractors=2, first_actions="policy", acting="mode")
+    whole = Online(run, tmp_path / "whole")
+    whole.train()
+    stopped = Online(run, tmp_path / "parts")
+    while stopped.steps < 77:
+        stopped.step()
+    stopped.save()
+    parts = Online(run, tmp_path / "parts")
+    assert parts.steps == 77
+    parts.train()
+    one, other = whole.state_dict(), parts.state_dict()
+    for name, value in one["agent"].items():
+        if isinstance(value, Tensor):
+            assert torch.equal(value, other["agent"][name]), name
+    assert one["sampler"]["second"]["generator"].equal(other["sampler"]["second"]["generator"])
+    assert one["imagination"]["metrics"] == other["imagination"]["metrics"]
+    assert whole.imagination.replay is not None
+    assert parts.imagination.replay is not None
+    assert torch.equal(whole.imagination.replay.data, parts.imagination.replay.data)
+    assert whole.imagination.metrics["model/horizon"] == 3
+    assert "model/distractor_share" in whole.imagination.metrics
+    found = checkpoint.latest(tmp_path / "parts" / "checkpoints")
+    assert found is not None
+    assert (found / "imagined").is_dir()
+
+
+def test_mbpo_learns_a_probe_from_5_percent_real_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reward 1 - (action - 0.5)^2, over after one step: nearly all batches are imagined."""
+    monkeypatch.setattr(terminations, "REGISTERED", {"probe-action": lambda obs: torch.ones(len(obs), dtype=torch.bool)})
+    agent = SAC(
+        actor=MLP((32,)),
+        critic=MLP((32,)),
+        batch_size=64,
+        optimizer=Adam(5e-3),
+        target_rate=0.1,
+        initial_temperature=1e-3,
+        entropy_per_action=-3.0,
+        model=Ensemble(
+            members=3, elites=2, hidden=(32,), epochs=40, batch_size=32, optimizer=Adam(1e-2), objective=SquaredError()
+        ),
+    )
+    run = small("probe-action", Rollouts(fit_interval=50, rollouts=200, batch=100, epoch=100, retained_epochs=2))
+    run = dataclasses.replace(
+        run,
+        agent=agent,
+        env_steps=480,
+        random_steps=80,
+        schedule=FixedRatio(2.0),
+        checkpoint_interval=480,
+        evaluation_interval=480,
+    )
+    loop = Online(run, tmp_path)
+    loop.train()
+    action = loop.agent.act(torch.zeros(1, 1), explore=False)
+    assert float(action) == pytest.approx(0.5, abs=0.15)
+    assert loop.imagination.metrics["model/imagined_reward"] > 0.8
+
+
+def test_offline_from_a_file_with_refits_and_then_online(tmp_path: Path) -> None:
+    env, generator = envs.make("Pendulum-v1", 1), torch.Generator().manual_seed(0)
+    obs, rows = env.reset(seed=0), []
+    for _ in range(200):
+        action = env.spec.random_action(1, generator)
+        step = env.step(action)
+        rows.append((obs[0].numpy(), action[0].numpy(), float(step.reward), step.next_obs[0].numpy()))
+        obs = step.obs
+    columns = [np.stack([row[place] for row in rows]).astype(np.float32) for place in range(4)]
+    end = np.arange(200) == 199
+    dataset = Dataset(
+        name="swing",
+        task=None,
+        obs=columns[0],
+        action=columns[1],
+        reward=columns[2],
+        next_obs=columns[3],
+        next_action=np.concatenate((columns[1][1:], columns[1][-1:])),
+        terminated=end & False,
+        truncated=end,
+        returns=np.array([columns[2].sum(dtype=np.float64)]),
+    )
+    path = write_hdf5(tmp_path / "swing.hdf5", dataset)
+    rollouts = Rollouts(fit_interval=20, rollouts=20, batch=20, offline_fit_interval=100, offline_rollout_interval=100)
+    base = small("Pendulum-v1", rollouts, dataclasses.replace(MODEL, objective=ValueGradient()))
+    fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
+    run = Transfer(**fields | {"env_steps": 30, "random_steps": 0}, dataset=str(path), offline_updates=250)
+    loop = Pipeline(run, tmp_path / "run")
+    loop.train()
+    assert int(loop.agent.model.fits) == 3 + 1  # at 0, 100 and 200 updates; and online after 20 steps
+    assert loop.imagination.metrics["model/rows"] == 220
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_presets_round_trip_and_keep_their_names(name: str) -> None:
+    run = MODELS[name]
+    assert plain.from_plain(json.loads(json.dumps(plain.to_plain(run), allow_nan=False))) == run
+    assert run.preset == name
+    assert config.debug(run).agent != run.agent
+
+
+@pytest.mark.parametrize("name", ["vagram-hopper", "mad-td"])
+def test_presets_run_in_debug(name: str, tmp_path: Path) -> None:
+    run = dataclasses.replace(config.debug(MODELS[name]), log_to=())
+    folder = train(run, tmp_path)
+    assert (folder / "train.csv").read_text().count("\n") == 4
+
+
+def test_vagram_hopper_has_the_authors_numbers() -> None:
+    run = MODELS["vagram-hopper"]
+    agent: Any = run.agent
+    model, rollouts = agent.model, run.imagination
+    assert isinstance(rollouts, Rollouts)
+    assert (model.members, model.elites, model.hidden, model.batch_size, model.patience) == (7, 5, (200,) * 4, 1024, 10)
+    assert (model.optimizer, model.weight_decay, model.objective) == (Adam(1e-3), (5e-5,), ValueGradient())
+    assert (rollouts.fit_interval, rollouts.rollouts, rollouts.retained_epochs) == (250, 100_000, 1)
+    assert [rollouts.horizon(epoch) for epoch in (20, 150)] == [1, 5]
+    assert isinstance(rollouts.mixing, Coin)
+    assert rollouts.mixing.probability(20) == 0.95
+    assert (run.random_steps, run.first_actions, run.acting, run.schedule.ratio) == (10_000, "policy", "mode", 20)
+    assert (agent.optimizer, agent.actor_optimizer, agent.temperature_optimizer) == (Adam(3e-4), Adam(3e-5), Adam(3e-4))
+    assert agent.entropy_per_action * 3 == pytest.approx(-1)
+    assert (agent.policy_delay, agent.target_delay, agent.critic.unit_features) == (1, 4, True)
