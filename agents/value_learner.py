@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -103,7 +103,7 @@ class ValueLearningAgent(ActingAgent):
 
     def prepare(self, batch: Batch, noise: Tensor) -> Batch:
         """Normalised observations and scaled rewards, by the statistics of this moment; part of them imagined, if there is a model."""
-        return super().prepare(self.model.mix(self, batch, noise), noise)
+        return super().prepare(self.model.mix(cast(Any, self), batch, noise), noise)
 
     def fit(self, records: Records) -> None:
         """Set statistics from a whole data set, before learning from it."""
