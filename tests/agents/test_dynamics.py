@@ -381,3 +381,18 @@ def test_too_few_rows_are_refused() -> None:
 def test_impossible_settings_are_refused(make: Any, words: str) -> None:
     with pytest.raises(SlotError, match=words):
         make()
+
+
+def test_compiled_fits_and_imagination_equal_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend="aot_eager", **options))
+    model = dataclasses.replace(TINY, objective=ValueGradient(), fresh_share=0.25)
+    found = []
+    for compiled in (False, True):
+        config: Any = SAC(actor=MLP((16,)), critic=MLP((16,)), model=model)
+        learner = config.build(SPEC, num_envs=1, total_updates=9, seed=0, execution=Execution(compile=compiled))
+        records = [learner.model.refit(learner, data(rows), quiet) for rows in (200, 230)]
+        imagined = learner.model.imagine(learner, data(8).obs)
+        found.append([records[1].scores, *(part.float() for part in imagined), learner.update(batch())["critic_loss"]])
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)

@@ -144,8 +144,15 @@ def test_the_file_can_be_read_by_people_and_by_other_programs(tmp_path: Path) ->
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["class"] == "Run"
     assert written["agent"]["class"] == "TD3"
-    actor = {"class": "MLP", "hidden": [7, 5, 3], "layer_norm": True, "norm_after": False, "gain": 3**-0.5, "output_gain": None}
-    assert written["agent"]["actor"] == actor
+    actor = {
+        "hidden": [7, 5, 3],
+        "layer_norm": True,
+        "norm_after": False,
+        "unit_features": False,
+        "gain": 3**-0.5,
+        "output_gain": None,
+    }
+    assert written["agent"]["actor"] == {"class": "MLP"} | actor
     assert written["agent"]["weighting"] == {"class": "UniformWeighting"}
     assert written["sampler"] == {"class": "Uniform"}
 
