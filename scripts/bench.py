@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plan import PEERS, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan
+from benchmarks.plan import PEERS, PLAIN_LOOP, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan
 from benchmarks.window import BenchmarkError, Worker
 from steelyard.agents.agent import has_native_bf16
 from steelyard.trainers.errors import run_script
@@ -100,6 +100,14 @@ def ratios(result: Result, results: list[Result]) -> dict[str, float]:
     if result.row.table == "simba":
         yardstick, released = best["sb3"], RELEASED_SIMBA_V2[result.row.options["critics"]]
         return {"released JAX code": result.median / (released * yardstick)} if yardstick else {}
+    if result.row.table == "model":
+        alike = [r for r in results if r.row.options["plain"] and r.windows]
+        same = [
+            r.median
+            for r in alike
+            if all(r.row.options[key] == result.row.options[key] for key in ("work", "objective", "device"))
+        ]
+        return {PLAIN_LOOP: result.median / max(same)} if same and not result.row.options["plain"] else {}
     if result.row.table == "offline":
         same = [r for r in results if r.row.options.get("algorithm") == result.row.options["algorithm"]]
         rate = max((r.median for r in same if r.row.library == "d3rlpy" and r.windows), default=None)

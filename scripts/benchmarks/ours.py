@@ -1,12 +1,14 @@
 """Measurements of the suite itself."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Literal
 
 import torch
 
+from benchmarks.models import model
 from benchmarks.window import Subject, repeat, serve
 from steelyard.agents.agent import Execution
 from steelyard.agents.networks import MLP
@@ -41,6 +43,7 @@ def build(kind: str, threads: int, **options: Any) -> Subject:
         "stepping": stepping,
         "replay_add": replay_add,
         "replay_sample": replay_sample,
+        "model": partial(model, spec=SPEC),
     }
     return subjects[kind](**options)
 

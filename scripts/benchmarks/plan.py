@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "envs", "replay"]
+TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "envs", "replay"]
 Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
 PEERS: dict[Library, tuple[str, str]] = {
     "sb3": ("Stable-Baselines3", "stable-baselines3"),
@@ -23,11 +23,17 @@ TITLES: dict[TableName, tuple[str, str]] = {
     "end_to_end": ("HalfCheetah-v5 end to end, SAC, one update per environment step", "environment steps/s"),
     "offline": ("Offline agents, two hidden layers of 256, batch 256, observation 17, action 6, sampling included", "updates/s"),
     "minatar": ("MinAtar: M-DQN with variance weights and without, batch 32; the games alone", "updates/s, environment steps/s"),
+    "model": (
+        "Dynamics ensembles, seven members of 4 x 200, observation 17, action 6",
+        "rows/s of members, imagined transitions/s",
+    ),
     "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
     "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
 }
 
 
+PLAIN_LOOP = "plain loop"
+"""The same model as modules of their own, one after the other."""
 OFFLINE = ("td3-bc", "iql", "awac", "cql")
 """Agents of the table `offline`."""
 
@@ -82,6 +88,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
                 Row("simba", f"GPU, two critics, {precision}", 1, {"preset": "simba-v2", "critics": 2, **on_gpu}),
             ]
     rows += minatar(threads, precisions, cuda)
+    rows += models(threads, cuda)
     for vectorization, num_envs in (("sync", 1), ("sync", 8), ("async", 8), ("batch", 64)):
         used = max(threads) if vectorization == "batch" else 1
         options = {"kind": "stepping", "vectorization": vectorization, "num_envs": num_envs}
@@ -135,4 +142,23 @@ def minatar(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool) -
         for num_envs, vectorization in ((1, "sync"), (16, "batch"), (1024, "batch")):
             options = {"kind": "stepping", "task": f"minatar-{game}", "vectorization": vectorization, "num_envs": num_envs}
             rows.append(Row("minatar", f"{game} alone, {vectorization} {num_envs}", 1, options))
+    return rows
+
+
+def models(threads: tuple[int, ...], cuda: bool) -> list[Row]:
+    """The rows of the table `model`: fits and imagined steps, the suite's and a plain loop over members."""
+    rows: list[Row] = []
+    for device, count in [*(("cpu", count) for count in threads), *[("cuda", 1)] * cuda]:
+        for work, objective in (("fit", "likelihood"), ("fit", "vagram"), ("imagine", "likelihood")):
+            for label, plain, compiled in (("compiled", False, True), ("eager", False, False), (PLAIN_LOOP, True, False)):
+                options = {
+                    "kind": "model",
+                    "work": work,
+                    "objective": objective,
+                    "plain": plain,
+                    "compile": compiled,
+                    "device": device,
+                }
+                place = ", GPU" * (device == "cuda")
+                rows.append(Row("model", f"{work}, {objective}, {label}{place}", count, options))
     return rows

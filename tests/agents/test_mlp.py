@@ -80,3 +80,15 @@ def test_members_are_drawn_independently() -> None:
     one, two = orthogonal(2, 5, 5)
     assert not torch.allclose(one, two)
     assert orthogonal(None, 5, 3).shape == (5, 3)
+
+
+def test_unit_features_have_length_one_and_bound_the_output() -> None:
+    torch.manual_seed(0)
+    network = MLP((16, 12), unit_features=True).build(3, (2,), 4)
+    seen: list[torch.Tensor] = []
+    network.output.register_forward_pre_hook(lambda module, given: seen.append(given[0]))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    (small,) = network(torch.randn(5, 3))
+    (large,) = network(1e6 * torch.randn(5, 3))
+    for features in seen:
+        torch.testing.assert_close(features.square().sum(-1), torch.ones(4, 5))
+    assert float(large.detach().abs().max()) < 10 * float(small.detach().abs().max()) + 1

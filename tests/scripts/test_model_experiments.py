@@ -38,14 +38,15 @@ def test_the_pendulum_is_gymnasiums(imported):
 
 def test_its_value_satisfies_bellmans_equation_and_has_the_right_gradient(imported):
     module = imported("experiments.pendulum_values")
-    found = module.PendulumValue(points=41, torques=5, sweeps=200)
-    assert found.of(np.array([1.0, 0.0, 0.0])) > found.of(np.array([-1.0, 0.0, 0.0])) + 3
+    found = module.PendulumValue(points=81, torques=3, sweeps=120)
+    upright, hanging = found.of(np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]))
+    assert upright > hanging + 3
     state = np.array([[np.cos(0.3), np.sin(0.3), 1.0, 5.0], [np.cos(-2.0), np.sin(-2.0), -4.0, 5.0]])
     gradient = found.gradient(state)
     assert gradient[:, 3].tolist() == [0, 0]
     radial = (gradient[:, :2] * state[:, :2]).sum(-1)
     np.testing.assert_allclose(radial, 0, atol=1e-9)
-    step = 0.4
+    step = 0.2
     for component, direction in ((slice(0, 2), np.stack((-state[:, 1], state[:, 0]), -1)), (slice(2, 3), np.ones((2, 1)))):
         moved = [state.copy() for _ in range(2)]
         for sign, each in zip((1, -1), moved, strict=True):
@@ -55,7 +56,7 @@ def test_its_value_satisfies_bellmans_equation_and_has_the_right_gradient(import
             else:
                 each[:, 2] += sign * step
         numeric = (found.of(moved[0]) - found.of(moved[1])) / (2 * step)
-        np.testing.assert_allclose((gradient[:, component] * direction).sum(-1), numeric, rtol=0.35, atol=0.6)
+        np.testing.assert_allclose((gradient[:, component] * direction).sum(-1), numeric, rtol=0.1, atol=0.1)
 
 
 def test_supervised_arms_differ_only_in_their_loss(imported):

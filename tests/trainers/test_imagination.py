@@ -82,7 +82,8 @@ def test_all_real_transitions_are_fitted_to() -> None:
     assert torch.equal(batch.next_obs, found.next_obs)
     small = ReplayBuffer(SPEC, 10, 1)
     for _ in range(25):
-        step = Step(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), *(torch.zeros(2, 1) > 0), torch.ones(1) > 0, {})
+        no = torch.zeros(1) > 0
+        step = Step(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), no, no, ~no, {})
         small.add(torch.ones(1, 2), torch.ones(1, 1), step)
     assert len(transitions(small, torch.device("cpu")).obs) == 10
 
@@ -345,8 +346,8 @@ def test_offline_from_a_file_with_refits_and_then_online(tmp_path: Path) -> None
     path = write_hdf5(tmp_path / "swing.hdf5", dataset)
     rollouts = Rollouts(fit_interval=20, rollouts=20, batch=20, offline_fit_interval=100, offline_rollout_interval=100)
     base = small("Pendulum-v1", rollouts, dataclasses.replace(MODEL, objective=ValueGradient()))
-    fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-    run = Transfer(**fields | {"env_steps": 30, "random_steps": 0}, dataset=str(path), offline_updates=250)
+    fields: dict[str, Any] = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
+    run = Transfer(**(fields | {"env_steps": 30, "random_steps": 0}), dataset=str(path), offline_updates=250)
     loop = Pipeline(run, tmp_path / "run")
     loop.train()
     assert int(loop.agent.model.fits) == 3 + 1  # at 0, 100 and 200 updates; and online after 20 steps
