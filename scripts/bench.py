@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plan import PEERS, PLAIN_LOOP, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan
+from benchmarks.plan import PEERS, PLAIN_LOOP, PLAIN_UPDATE, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan
 from benchmarks.window import BenchmarkError, Worker
 from steelyard.agents.agent import has_native_bf16
 from steelyard.trainers.errors import run_script
@@ -108,6 +108,10 @@ def ratios(result: Result, results: list[Result]) -> dict[str, float]:
             if all(r.row.options[key] == result.row.options[key] for key in ("work", "objective", "device"))
         ]
         return {PLAIN_LOOP: result.median / max(same)} if same and not result.row.options["plain"] else {}
+    if result.row.table == "pixels":
+        alike = [r for r in results if r.row.options["kind"] == "plain_pixel_updates" and r.windows]
+        same = [r.median for r in alike if r.row.options["size"] == result.row.options.get("size")]
+        return {PLAIN_UPDATE: result.median / max(same)} if same and result.row.options["kind"] == "pixel_updates" else {}
     if result.row.table == "offline":
         same = [r for r in results if r.row.options.get("algorithm") == result.row.options["algorithm"]]
         rate = max((r.median for r in same if r.row.library == "d3rlpy" and r.windows), default=None)

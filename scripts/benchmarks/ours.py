@@ -9,16 +9,19 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.models import model
+from benchmarks.plain_pixels import PlainDrQV2
 from benchmarks.window import Subject, repeat, serve
 from steelyard.agents.agent import Execution
 from steelyard.agents.networks import MLP
 from steelyard.agents.types import Spec, Step
-from steelyard.envs import make
+from steelyard.envs import Pictures, make
+from steelyard.envs.pixels import Rendering
 from steelyard.trainers.buffer import Placement, ReplayBuffer
 from steelyard.trainers.config import Run
 from steelyard.trainers.d4rl_presets import D4RL
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online
+from steelyard.trainers.pixel_presets import SMALL, of_task
 from steelyard.trainers.presets import MINATAR, MUJOCO
 from steelyard.trainers.samplers import Uniform
 from steelyard.trainers.threads import use
@@ -27,6 +30,8 @@ SPEC = Spec(obs_size=17, action_size=6, horizon=1000)
 GAME = Spec(obs_size=400, action_size=6, discrete=True, picture=(4, 10, 10))
 """MinAtar's Breakout."""
 BATCH, ROWS, MILLION = 256, 100_000, 1_000_000
+PICTURES = {"small": (48, 16, 256, 64), "published": (84, 32, 1024, 256)}
+"""Sides of pictures, channels, widths and batches of DrQ-v2's two sizes."""
 UPDATES_PER_CALL = {"cpu": 1, "cuda": 16}
 """On a GPU several updates are one launch, as in training at replay ratios above one."""
 
@@ -40,6 +45,9 @@ def build(kind: str, threads: int, **options: Any) -> Subject:
         "end_to_end": end_to_end,
         "game_updates": game_updates,
         "game_training": game_training,
+        "pixel_updates": pixel_updates,
+        "plain_pixel_updates": plain_pixel_updates,
+        "pixel_training": pixel_training,
         "stepping": stepping,
         "replay_add": replay_add,
         "replay_sample": replay_sample,
@@ -81,17 +89,41 @@ def game_updates(preset: str, compile: bool, precision: Literal["fp32", "bf16"],
     return learning(MINATAR[preset].agent, compile, precision, device, GAME)
 
 
-def learning(config: Any, compile: bool, precision: Literal["fp32", "bf16"], device: str, spec: Spec = SPEC) -> Subject:
+def learning(
+    config: Any, compile: bool, precision: Literal["fp32", "bf16"], device: str, spec: Spec = SPEC, rows: int = ROWS
+) -> Subject:
     """One update after another of an agent on replay full of random transitions."""
     execution = Execution(precision=precision, compile=compile)
     agent = config.build(spec, num_envs=1, total_updates=MILLION, seed=0, device=device, execution=execution)
-    sampler = Uniform().build(filled(ROWS, device=device, spec=spec), config.batch_size, config.n_step, agent.gamma, seed=0)
+    sampler = Uniform().build(filled(rows, device=device, spec=spec), config.batch_size, config.n_step, agent.gamma, seed=0)
     learner, count = Learner(agent, sampler, Path(mkdtemp())), UPDATES_PER_CALL[device]
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(5):
         learner.update(count)
     wait()
     return repeat(lambda: learner.update(count), count, wait)
+
+
+def pixel_updates(size: str, compile: bool, device: str) -> Subject:
+    """The same for DrQ-v2 on pictures of bytes."""
+    side, _, _, batch = PICTURES[size]
+    base: Any = SMALL if size == "small" else of_task("cheetah-run")
+    config = dataclasses.replace(base.agent, batch_size=batch)
+    spec = Spec(9 * side**2, SPEC.action_size, picture=(9, side, side), frames=3)
+    return learning(config, compile, "fp32", device, spec, rows=2_000)
+
+
+def plain_pixel_updates(size: str) -> Subject:
+    """The plain form of the same update, with sampling from as many pictures."""
+    subject = PlainDrQV2(*PICTURES[size], action_size=SPEC.action_size)
+    for _ in range(2):
+        subject.update()
+    return repeat(subject.update)
+
+
+def pixel_training() -> Subject:
+    """Decisions of the training loop of the small recipe, in frames."""
+    return training(SMALL, Execution(compile=False), random_steps=60, amount=SMALL.action_repeat)
 
 
 def end_to_end(compile: bool, precision: Literal["fp32", "bf16"]) -> Subject:
@@ -105,11 +137,11 @@ def game_training(num_envs: int, vectorization: Literal["sync", "batch"], compil
     return training(run, Execution(compile=compile))
 
 
-def training(run: Run, execution: Execution) -> Subject:
-    """Steps of the training loop of a run."""
+def training(run: Run, execution: Execution, random_steps: int = 300, amount: int = 1) -> Subject:
+    """Steps of the training loop of a run, `amount` for each world and turn."""
     run = dataclasses.replace(
         run,
-        random_steps=300,
+        random_steps=random_steps,
         evaluation_episodes=1,
         threads=torch.get_num_threads(),
         device="cpu",
@@ -126,12 +158,13 @@ def training(run: Run, execution: Execution) -> Subject:
 
     while online.agent.update_count < 5:
         step()
-    return repeat(step, run.num_envs)
+    return repeat(step, run.num_envs * amount)
 
 
-def stepping(vectorization: str, num_envs: int, task: str = "HalfCheetah-v5") -> Subject:
+def stepping(vectorization: str, num_envs: int, task: str = "HalfCheetah-v5", rendering: Rendering | None = None) -> Subject:
     """Random actions, resets included."""
-    env = make(task, num_envs, vectorization=vectorization)
+    pictures = None if rendering is None else Pictures(rendering=rendering)
+    env = make(task, num_envs, vectorization=vectorization, pictures=pictures)
     env.reset(0)
     generator = torch.Generator().manual_seed(0)
     actions = [env.spec.random_action(num_envs, generator) for _ in range(1000)]

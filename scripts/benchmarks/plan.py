@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "envs", "replay"]
+TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "replay"]
 Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
 PEERS: dict[Library, tuple[str, str]] = {
     "sb3": ("Stable-Baselines3", "stable-baselines3"),
@@ -27,11 +27,17 @@ TITLES: dict[TableName, tuple[str, str]] = {
         "Dynamics ensembles, seven members of 4 x 200, observation 17, action 6",
         "rows/s of members, imagined transitions/s",
     ),
+    "pixels": (
+        "DrQ-v2, pictures of 48 x 48 (16 channels, batch 64) and 84 x 84 (32 channels, batch 256), sampling included; rendering alone",
+        "updates/s, frames/s",
+    ),
     "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
     "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
 }
 
 
+PLAIN_UPDATE = "plain update"
+"""The same update as modules, optimisers and `backward`, without compilation."""
 PLAIN_LOOP = "plain loop"
 """The same model as modules of their own, one after the other."""
 OFFLINE = ("td3-bc", "iql", "awac", "cql")
@@ -89,6 +95,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
             ]
     rows += minatar(threads, precisions, cuda)
     rows += models(threads, cuda)
+    rows += pixels(threads, cuda)
     for vectorization, num_envs in (("sync", 1), ("sync", 8), ("async", 8), ("batch", 64)):
         used = max(threads) if vectorization == "batch" else 1
         options = {"kind": "stepping", "vectorization": vectorization, "num_envs": num_envs}
@@ -161,4 +168,23 @@ def models(threads: tuple[int, ...], cuda: bool) -> list[Row]:
                 }
                 place = ", GPU" * (device == "cuda")
                 rows.append(Row("model", f"{work}, {objective}, {label}{place}", count, options))
+    return rows
+
+
+def pixels(threads: tuple[int, ...], cuda: bool) -> list[Row]:
+    """The rows of the table `pixels`: updates, the suite's and plain ones, training from end to end, and rendering alone."""
+    rows: list[Row] = []
+    for size in ("small", "published"):
+        for device, count in [*(("cpu", count) for count in threads), *[("cuda", 1)] * cuda]:
+            place = ", GPU" * (device == "cuda")
+            for label, compiled in (("compiled", True), ("eager", False)):
+                options = {"kind": "pixel_updates", "size": size, "compile": compiled, "device": device}
+                rows.append(Row("pixels", f"{size}, {label}{place}", count, options))
+            if device == "cpu":
+                options = {"kind": "plain_pixel_updates", "size": size}
+                rows.append(Row("pixels", f"{size}, {PLAIN_UPDATE}", count, options))
+    rows.append(Row("pixels", "small, end to end, an update for 2 decisions of 4 frames", 1, {"kind": "pixel_training"}))
+    for rendering in ("published", "fast"):
+        options = {"kind": "stepping", "task": "cheetah-run", "vectorization": "sync", "num_envs": 1, "rendering": rendering}
+        rows.append(Row("pixels", f"cheetah-run at 84 x 84 alone, {rendering} rendering", 1, options))
     return rows
