@@ -66,7 +66,8 @@ class LocalCollector:
             if self.transitions < self.random_steps
             else self.agent.act(self.obs.to(self.agent.device), explore=True)
         )
-        step = self.env.step(action.to(self.env.device))
+        action = action.to(self.env.device)
+        step = self.env.step(action)
         self.buffer.add(self.obs, action, step)
         self.agent.observe(step)
         self.count(step.reward, step.valid, step.terminated | step.truncated)

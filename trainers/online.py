@@ -204,7 +204,7 @@ class Online:
         self.schedule.load_state_dict(state["schedule"])
         for name, clock in self.clocks.items():
             clock.load_state_dict(state["clocks"][name])
-        self.learner.metrics = state["metrics"]
+        self.learner.metrics = {name: value.to(self.agent.device) for name, value in state["metrics"].items()}
         self.env_steps, self.best = state["env_steps"], state["best"]
 
     def close(self) -> None:
