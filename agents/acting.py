@@ -185,8 +185,12 @@ class ActingAgent(Agent):
     def observe(self, step: Step) -> None:
         """Learn running statistics from one step of every world.
 
-        Observation statistics see what the agent will act on next: the observation after a reset, never a terminal one.
+        Observation statistics see what the agent will act on next: the observation after a reset, never a terminal one. The step may lie on
+        another device than the agent.
         """
+        step = step._replace(
+            **{name: value.to(self.device) for name, value in step._asdict().items() if isinstance(value, Tensor)}
+        )
         done = step.terminated | step.truncated
         acted_on = ~done | (step.obs != step.next_obs).any(-1)
         self.normalizer.observe(step.obs, acted_on)

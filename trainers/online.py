@@ -271,7 +271,7 @@ class Online:
         self.imagination.load_state_dict(state["imagination"])
         for name, clock in self.clocks.items():
             clock.load_state_dict(state["clocks"][name])
-        self.learner.metrics = state["metrics"]
+        self.learner.metrics = {name: value.to(self.agent.device) for name, value in state["metrics"].items()}
         self.meters, self.backlog = state["meters"], state["backlog"]
         self.env_steps, self.best = state["env_steps"], state["best"]
 

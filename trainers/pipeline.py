@@ -59,18 +59,19 @@ class Pipeline(Online):
     def build_replay(self, spec: Spec, num_envs: int) -> tuple[ReplayBuffer, Sampler]:
         """Loads the data into replay, fits the agent's normalisers to it, and builds the samplers of both phases."""
         datasets.require_spec(self.dataset, spec, self.run.task)
-        self.agent.fit(records(self.dataset))
+        self.agent.fit(records(self.dataset, self.agent.device))
         run = self.run
         needed = ReplayBuffer.rows_needed(self.dataset, num_envs)
         placement = "device" if run.torch_device.type == "cuda" else "host"
         later = max(min(run.capacity, run.env_steps), 2 * num_envs)
-        data = ReplayBuffer(spec, needed + (later + num_envs if run.replay.one_buffer else 0), num_envs, placement)
+        capacity = needed + (later + num_envs if run.replay.one_buffer else 0)
+        data = ReplayBuffer(spec, capacity, num_envs, placement, run.torch_device)
         data.columns = self.agent.columns
         data.extend(self.dataset)
         self.keep_returns(data)
         collected = data
         if not run.replay.one_buffer:
-            collected = ReplayBuffer(spec, later, num_envs, placement)
+            collected = ReplayBuffer(spec, later, num_envs, placement, run.torch_device)
             collected.columns = self.agent.columns
             self.keep_returns(collected)
         agent, seed = run.agent, run.seed + 4
@@ -178,9 +179,9 @@ class Regret:
         return self.total / self.count
 
 
-def records(dataset: Dataset) -> Records:
-    """What normalisers see of a data set."""
+def records(dataset: Dataset, device: torch.device | str = "cpu") -> Records:
+    """What normalisers see of a data set, on the device where they live."""
     done = torch.from_numpy(dataset.terminated | dataset.truncated)
     arrays = (dataset.obs, dataset.reward, dataset.returns.astype(np.float64))
-    obs, reward, returns = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    return Records(obs, reward, done, returns)
+    obs, reward, returns = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+    return Records(obs, reward, done.to(device), returns)
