@@ -124,7 +124,7 @@ class Camera:
         self._thread.close()
 
     def _draw(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
-        if has_terrain(model) and not np.array_equal(self._terrain, model.hfield_data):
+        if has_terrain(model) and (self._terrain is None or not np.array_equal(self._terrain, model.hfield_data)):
             if self._renderer is not None:
                 self._renderer.close()  # it may change with an episode and is uploaded only when a context is made
                 self._renderer = None

@@ -179,6 +179,17 @@ def test_the_oldest_row_has_its_earlier_frames_though_the_ring_is_full():
         assert check_everything(buffer, worlds, 1) == min(t + 1, 5)
 
 
+@pytest.mark.parametrize("placement", ["shared", "device"])
+def test_other_placements_hold_the_same(placement):
+    expected, _ = filled()
+    buffer = ReplayBuffer(spec(3), 2 * 12, 2, placement, "cpu", guard=3)
+    assert (buffer.rows, buffer.window) == (expected.rows + 3, expected.window)
+    worlds = [World(number, 3, same_step=False) for number in range(2)]
+    drive(buffer, worlds, [["terminated" if t % 7 == 6 else "", "truncated" if t % 5 == 4 else ""] for t in range(40)])
+    assert all(table.is_shared() == (placement == "shared") for table in buffer._tables())
+    assert check_everything(buffer, worlds, 3) == check_everything(expected, worlds, 3)
+
+
 def test_a_sampled_batch_is_of_the_worlds():
     buffer, worlds = filled()
     batch = Uniform().build(buffer, 64, 3, GAMMA, 0).sample()
