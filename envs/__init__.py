@@ -70,7 +70,8 @@ def make(
             return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size)
         from steelyard.envs.gym_envs import GymEnv
 
-        return _seen(GymEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size), pictures)
+        world = GymEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size, pictures=pictures)
+        return _seen(world, pictures)
     from steelyard.envs.dmc_envs import DmcEnv, canonical_name
 
     if canonical_name(task) is None:
@@ -120,9 +121,10 @@ def _seen(world: "DmcEnv | GymEnv", pictures: Pictures) -> VectorEnv:
 def _is_gymnasium(task: str) -> bool:
     import gymnasium as gym
 
+    from steelyard.envs.atari import is_atari
     from steelyard.envs.gym_envs import is_robotics
 
-    return ":" in task or task in gym.registry or is_robotics(task)
+    return ":" in task or task in gym.registry or is_robotics(task) or is_atari(task)
 
 
 def _make_gymnasium(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
-from steelyard.envs import d4rl_worlds
+from steelyard.envs import atari, d4rl_worlds
 from steelyard.envs.edge import ActionBounds, Choices, check_actions, to_float32
 from steelyard.envs.painters import OwnPictures, is_simulation, scene_painter
 from steelyard.envs.pictures import RenderThread, close_at_exit
@@ -53,15 +53,17 @@ class GymEnv:
         asynchronous: bool = False,
         device: torch.device | str = "cpu",
         render_size: int | None = None,
+        pictures: Pictures | None = None,
     ):
         """`task` is a registered id or `module:id`. `asynchronous` runs each world in a process of its own.
 
-        `render_size` is the height and width of pictures in pixels; None keeps the world's own. Raises `EnvError` if the
+        `render_size` is the height and width of pictures in pixels; None keeps the world's own. `pictures`: what an agent of pixels is to
+        see, so that Atari's games are played as is usual for it. Raises `EnvError` if the
         task is not known or its actions are neither a box of real numbers nor a few choices.
         """
         self.num_envs, self.device = num_envs, torch.device(device)
         self._task, self._render_size = task, render_size
-        makers = [functools.partial(_make_world, task, index, action_repeat, render_size) for index in range(num_envs)]
+        makers = [functools.partial(_make_world, task, index, action_repeat, render_size, pictures) for index in range(num_envs)]
         with _quiet():
             if asynchronous:
                 self._vector = _start_processes(task, makers)
@@ -73,7 +75,7 @@ class GymEnv:
         assert isinstance(observations, gym.spaces.Box)  # _make_world saw to it
         self._action_shape = actions.shape or ()
         self._actions, action_size = _action_map(task, actions)
-        limit = gym.spec(_registered(task)).max_episode_steps
+        limit = atari.LONGEST_GAME if atari.is_atari(task) else gym.spec(_registered(task)).max_episode_steps
         self.spec = Spec(
             obs_size=observations.shape[0],
             action_size=action_size,
@@ -81,6 +83,7 @@ class GymEnv:
             can_terminate=not task.split(":")[-1].startswith(NEVER_TERMINATE),
             discrete=isinstance(actions, gym.spaces.Discrete),
         )
+        self._observed = np.zeros((num_envs, self.spec.obs_size), dtype=np.float32)
         self._snapshot = WorldSnapshot(self._vector.envs[0]) if isinstance(self._vector, SyncVectorEnv) else None
 
     def reset(self, seed: int | None = None) -> Tensor:
@@ -88,7 +91,8 @@ class GymEnv:
         with self._alive():
             obs, _ = self._vector.reset(seed=seed)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
-        return self._tensor(to_float32(self._task, "observation", obs))
+        self._observed = to_float32(self._task, "observation", obs)
+        return self._tensor(self._observed)
 
     def step(self, action: Tensor) -> Step:
         """Apply actions [num_envs, action_size]: in [-1, 1], rescaled to the bounds of the action space, or one-hot choices."""
@@ -98,7 +102,8 @@ class GymEnv:
             scaled = self._actions.to_world(array).reshape(self.num_envs, *self._action_shape)
             observed, reward, terminated, truncated, info = self._vector.step(scaled)
         self._ended = terminated | truncated
-        obs = self._tensor(to_float32(self._task, "observation", observed))
+        self._observed = to_float32(self._task, "observation", observed)
+        obs = self._tensor(self._observed)
         return Step(
             obs=obs,
             next_obs=obs,
@@ -114,9 +119,10 @@ class GymEnv:
         return _resized(self._own_pictures(worlds=1)[0], self._render_size)
 
     def painter(self, pictures: Pictures) -> Painter:
-        """What draws all worlds for an agent that learns from pixels; those of MuJoCo are seen by the camera that follows the robot, or a free one.
+        """What draws all worlds for an agent that learns from pixels.
 
-        Raises `EnvError` if there is no such camera, or if worlds that draw themselves are to be drawn otherwise.
+        Observations that are pictures stay what they are. Worlds of MuJoCo are seen by the camera that follows the robot, or a free one; others
+        draw themselves. Raises `EnvError` if there is no such camera, or if worlds that draw themselves are to be drawn otherwise.
         """
         assert isinstance(self._vector, SyncVectorEnv)  # `make` saw to it
         worlds: list[Any] = [world.unwrapped for world in self._vector.envs]
@@ -124,6 +130,9 @@ class GymEnv:
             return scene_painter(self._task, lambda: [(world.model, world.data) for world in worlds], pictures, "track")
         if pictures.rendering != "published" or pictures.camera is not None:
             raise EnvError(f"{self._task} draws its own pictures; leave pictures.rendering and pictures.camera as they are.")
+        image = self._vector.envs[0].get_wrapper_attr("image_shape")
+        if image is not None:
+            return OwnPictures(lambda: self._observed.reshape(self.num_envs, *image), pictures.size, channels=image[2])
         return OwnPictures(self._own_pictures, pictures.size)
 
     def _own_pictures(self, worlds: int | None = None) -> list[NDArray[np.uint8]]:
@@ -196,8 +205,10 @@ class GymEnv:
 class World(gym.Wrapper):
     """One world: an action is repeated, the rewards are summed, and observations must have the declared shape."""
 
-    def __init__(self, env: gym.Env, task: str, index: int, action_repeat: int):
+    def __init__(self, env: gym.Env, task: str, index: int, action_repeat: int, image_shape: tuple[int, int, int] | None = None):
         super().__init__(env)
+        self.image_shape = image_shape
+        """Height, width and channels of the picture that an observation is, flattened; None if it is none."""
         self._task, self._index, self._action_repeat = task, index, action_repeat
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -227,11 +238,15 @@ class World(gym.Wrapper):
         return obs
 
 
-def _make_world(task: str, index: int, action_repeat: int, render_size: int | None) -> World:
+def _make_world(task: str, index: int, action_repeat: int, render_size: int | None, pictures: Pictures | None) -> World:
     """One world with flat observations. Runs in the worker process if there is one."""
     with _quiet():
         try:
-            env = gym.make(_registered(task), disable_env_checker=True, **_render_options(task, render_size))
+            played = pictures is not None and atari.is_atari(task)
+            options = _render_options(task, render_size) | ({"frameskip": 1} if played else {})
+            env = gym.make(_registered(task), disable_env_checker=True, **options)
+            if pictures is not None and played:
+                env, action_repeat = atari.preprocessed(task, env, action_repeat, pictures.size), 1
         except (gym.error.Error, ImportError) as error:
             raise EnvError(f"{task}: Gymnasium cannot make this task: {_one_line(error)}") from error
         actions, observations = env.action_space, env.observation_space
@@ -248,7 +263,15 @@ def _make_world(task: str, index: int, action_repeat: int, render_size: int | No
                 f"{task}: observations of {observations} have no fixed size and cannot be flattened into a vector; "
                 "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
             )
-        return World(env, task, index, action_repeat)
+        return World(env, task, index, action_repeat, _image_shape(observations))
+
+
+def _image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
+    """Height, width and channels of observations that are pictures: one or three channels of bytes."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+        return None
+    height, width, channels = (*space.shape, 1)[:3]
+    return (height, width, channels) if channels in (1, 3) else None
 
 
 def _rendered(vector: SyncVectorEnv | AsyncVectorEnv, worlds: int | None) -> Sequence[Any]:
@@ -292,6 +315,8 @@ def _registered(task: str) -> str:
     module, _, name = task.rpartition(":")
     if module:
         importlib.import_module(module)
+    elif atari.is_atari(task):
+        atari.register(task)
     elif is_robotics(task):
         try:
             importlib.import_module("gymnasium_robotics")

@@ -3,7 +3,7 @@
 """What draws the worlds of an environment for an agent that learns from pixels."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -31,6 +31,8 @@ class SeveralScenes(Protocol):
 class ScenePainter:
     """Draws worlds of MuJoCo, all with one camera."""
 
+    channels = 3
+
     def __init__(self, simulations: Callable[[], Sequence[Simulation]], camera: SeveralScenes):
         self._simulations, self._camera = simulations, camera
 
@@ -44,16 +46,18 @@ class ScenePainter:
 
 
 class OwnPictures:
-    """The pictures that worlds draw of themselves, scaled to a square by means over areas."""
+    """The pictures that worlds give of themselves, scaled to a square by means over areas."""
 
-    def __init__(self, frames: Callable[[], Sequence[NDArray[np.uint8]]], size: int):
-        self._frames, self._size = frames, size
+    def __init__(self, frames: Callable[[], Sequence[NDArray[Any]] | NDArray[Any]], size: int, channels: int = 3):
+        """`frames` returns one picture [height, width, channels] of bytes per world."""
+        self._frames, self._size, self.channels = frames, size, channels
 
     def draw(self) -> NDArray[np.uint8]:
-        """RGB [num_envs, size, size, 3] uint8."""
-        frames = torch.from_numpy(np.stack(self._frames())).permute(0, 3, 1, 2).float()
-        scaled = F.interpolate(frames, (self._size, self._size), mode="area").round().byte()
-        return scaled.permute(0, 2, 3, 1).contiguous().numpy()
+        """[num_envs, size, size, channels] uint8."""
+        frames = torch.from_numpy(np.stack(list(self._frames()))).permute(0, 3, 1, 2).float()
+        if frames.shape[-2:] != (self._size, self._size):
+            frames = F.interpolate(frames, (self._size, self._size), mode="area").round()
+        return frames.byte().permute(0, 2, 3, 1).contiguous().numpy()
 
     def close(self) -> None:
         """The worlds hold what draws."""

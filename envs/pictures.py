@@ -106,6 +106,7 @@ class Camera:
         self._option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER] = 0  # rays of sensors are no part of the scene, as in dm-control
         self._thread = RenderThread(task)
         self._renderer: mujoco.Renderer | None = None
+        self._terrain: NDArray[np.float32] | None = None
 
     def pictures(self, simulations: Sequence[Simulation]) -> NDArray[np.uint8]:
         """RGB [simulations, size, size, 3] uint8."""
@@ -123,9 +124,11 @@ class Camera:
         self._thread.close()
 
     def _draw(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
-        if self._renderer is not None and model.nhfield:
-            self._renderer.close()  # terrain may change with an episode and is uploaded only when a context is made
-            self._renderer = None
+        if has_terrain(model) and (self._terrain is None or not np.array_equal(self._terrain, model.hfield_data)):
+            if self._renderer is not None:
+                self._renderer.close()  # it may change with an episode and is uploaded only when a context is made
+                self._renderer = None
+            self._terrain = model.hfield_data.copy()
         renderer = self._renderer = self._renderer or self._open(model)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._option, None, self._view, everything, renderer.scene)
@@ -139,6 +142,11 @@ class Camera:
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         close_at_exit(renderer)
         return renderer
+
+
+def has_terrain(model: mujoco.MjModel) -> bool:
+    """Whether the model shows a height field, which a task may change; several have one that they do not use."""
+    return bool((model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD).any())
 
 
 def _view(model: mujoco.MjModel, camera: int | str) -> mujoco.MjvCamera:

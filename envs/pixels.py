@@ -14,8 +14,6 @@ from steelyard.agents.types import Spec, Step
 from steelyard.envs.vector import EnvError, VectorEnv
 
 Rendering = Literal["published", "fast", "rays"]
-COLOURS = 3
-"""Channels of a frame."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,11 @@ class Pictures:
 class Painter(Protocol):
     """Draws every world of an environment as it is now."""
 
+    channels: int
+    """3 for RGB, 1 for grey."""
+
     def draw(self) -> NDArray[np.uint8]:
-        """RGB [num_envs, size, size, 3] uint8."""
+        """[num_envs, size, size, channels] uint8."""
         ...
 
     def close(self) -> None:
@@ -60,14 +61,14 @@ class Painter(Protocol):
 class PixelEnv:
     """Any `VectorEnv` whose ended worlds are reset by the next call, with pictures in place of its observations.
 
-    Observations [num_envs, stack * 3 * size * size] are flat uint8, the oldest frame first, each frame's channels before its rows. The last
+    Observations [num_envs, stack * channels * size * size] are flat uint8, the oldest frame first, each frame's channels before its rows. The last
     one of an episode ends with the picture of its last state; the call that resets the world fills the stack with the first picture.
     """
 
     def __init__(self, world: VectorEnv, pictures: Pictures, painter: Painter):
         self._world, self._painter, self._stack = world, painter, pictures.stack
         self.num_envs, self.device = world.num_envs, world.device
-        shape = (COLOURS * pictures.stack, pictures.size, pictures.size)
+        shape = (painter.channels * pictures.stack, pictures.size, pictures.size)
         self.spec: Spec = dataclasses.replace(world.spec, obs_size=int(np.prod(shape)), picture=shape, frames=pictures.stack)
         self._frames = torch.zeros(self.num_envs, self.spec.obs_size, dtype=torch.uint8, device=self.device)
 
@@ -106,6 +107,6 @@ class PixelEnv:
         self._world.close()
 
     def _draw(self) -> Tensor:
-        """The newest frames, flat: [num_envs, 3 * size * size] uint8."""
+        """The newest frames, flat: [num_envs, channels * size * size] uint8."""
         frames = torch.from_numpy(self._painter.draw()).to(self.device)
         return frames.permute(0, 3, 1, 2).flatten(1)

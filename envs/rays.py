@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard.envs.pictures import Simulation
+from steelyard.envs.pictures import Simulation, has_terrain
 from steelyard.envs.vector import EnvError
 
 PLACES = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
@@ -38,7 +38,7 @@ class RayCamera:
             raise EnvError(f"{task}: the ray tracer has no free camera; choose another rendering, or a camera of the model.")
         self._task, self._size, self._camera = task, size, camera
         self._warp, self._tracer = warp, mujoco_warp
-        warp.config.quiet = True
+        warp.config.log_level = warp.LOG_WARNING
         self._scene: tuple[Any, Any, Any, Any] | None = None
 
     def pictures(self, simulations: Sequence[Simulation]) -> NDArray[np.uint8]:
@@ -62,7 +62,7 @@ class RayCamera:
     def _build(self, simulations: Sequence[Simulation]) -> tuple[Any, Any, Any, Any]:
         """Model, data, render context and the array [simulations, size, size] of colours."""
         built, count = simulations[0][0], len(simulations)
-        if built.nhfield:
+        if has_terrain(built):
             raise EnvError(
                 f"{self._task}: the ray tracer keeps the terrain of the first episode; use published or fast rendering."
             )

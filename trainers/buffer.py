@@ -70,7 +70,7 @@ class ReplayBuffer:
         """Keeps observations, in the rows or beside them."""
         self.width = self.observations.floats + spec.action_size + 4
         self._require_memory(capacity)
-        self.observations.allocate(self.rows, num_envs, self.device)
+        self.observations.allocate(self.rows, num_envs, self.device, placement == "shared")
         self.data = torch.zeros(self.rows, num_envs, self.width, device=self.device)
         self.cursors = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         """[num_envs] int64: rows that each column has completed since the start. They only grow: the place is `cursor % rows`."""

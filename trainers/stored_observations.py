@@ -1,7 +1,9 @@
 """Where replay keeps observations: in its float rows, or, those of pixels, as one uint8 frame per row in a table beside them."""
 
+import math
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +23,8 @@ class StoredObservations(Protocol):
         """Each [rows, num_envs, ...]: what is kept beside the float rows."""
         ...
 
-    def allocate(self, rows: int, num_envs: int, device: torch.device) -> None:
-        """Make the tables."""
+    def allocate(self, rows: int, num_envs: int, device: torch.device, shared: bool) -> None:
+        """Make the tables, of zeros; `shared` between processes."""
         ...
 
     def in_row(self, obs: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ class InRow:
         """None."""
         return ()
 
-    def allocate(self, rows: int, num_envs: int, device: torch.device) -> None:
+    def allocate(self, rows: int, num_envs: int, device: torch.device, shared: bool) -> None:
         """Nothing beside the rows."""
 
     def in_row(self, obs: Tensor) -> Tensor:
@@ -101,12 +103,12 @@ class FrameTable:
         self.frame_size = spec.obs_size // stack
         self.bytes_beside = self.frame_size + 1
 
-    def allocate(self, rows: int, num_envs: int, device: torch.device) -> None:
+    def allocate(self, rows: int, num_envs: int, device: torch.device, shared: bool) -> None:
         """Make the tables."""
         self.num_envs = num_envs
-        self.frames = torch.zeros(rows, num_envs, self.frame_size, dtype=torch.uint8, device=device)
+        self.frames = _zeros((rows, num_envs, self.frame_size), device, shared)
         """The newest frame of each row."""
-        self.ages = torch.zeros(rows, num_envs, dtype=torch.uint8, device=device)
+        self.ages = _zeros((rows, num_envs), device, shared)
         """How many rows before it, as many as a stack needs at most, belong to the same episode."""
         self._back = torch.arange(self.earlier, -1, -1, device=device)
 
@@ -121,10 +123,13 @@ class FrameTable:
 
     def fault(self, address: Tensor, obs: Tensor, next_obs: Tensor) -> str | None:
         """A sentence if reading would not give back what was given: a stack that neither continues the last one nor is copies of one frame."""
-        if not bool((self._continues(obs, next_obs) | self._single(next_obs)).all()):
+        continues = self._continues(obs, next_obs)
+        if not bool(continues.all()) and not bool((continues | self._single(next_obs)).all()):
             return "next_obs is a stack that neither continues obs nor begins an episode with copies of one frame"
-        # On a GPU the question would be a synchronisation.
-        if self.ages.device.type == "cpu" and not bool((self._single(obs) | (self._age(address) > 0)).all()):
+        if self.ages.device.type != "cpu":  # the question would be a synchronisation
+            return None
+        young = self._age(address) == 0
+        if bool(young.any()) and not bool((~young | self._single(obs)).all()):
             return "obs begins an episode in replay and is not copies of one frame"
         return None
 
@@ -159,12 +164,27 @@ class FrameTable:
         return obs[:, -self.frame_size :].to(self.frames.device)
 
     def _continues(self, obs: Tensor, next_obs: Tensor) -> Tensor:
-        size = self.frame_size
-        return (next_obs[:, :-size] == obs[:, size:]).all(-1)
+        return self._same(next_obs, obs)
 
     def _single(self, obs: Tensor) -> Tensor:
+        return self._same(obs, obs)
+
+    def _same(self, newer: Tensor, older: Tensor) -> Tensor:
+        """[n]: whether all but the newest frame of `newer` are all but the oldest of `older`."""
         size = self.frame_size
-        return (obs[:, :-size] == obs[:, size:]).all(-1)
+        if size % 8 == 0:  # eight bytes at a time
+            newer, older, size = newer.contiguous().view(torch.int64), older.contiguous().view(torch.int64), size // 8
+        return (newer[:, :-size] == older[:, size:]).all(-1)
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, shared: bool) -> Tensor:
+    """Bytes in memory of their own: `share_memory_` would hold them twice for a moment, and torch.zeros write all of them now, not when they are used."""
+    if shared:
+        storage = torch.UntypedStorage._new_shared(math.prod(shape))
+        return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # pyright: ignore[reportCallIssue]
+    if device.type == "cpu":
+        return torch.from_numpy(np.zeros(shape, np.uint8))
+    return torch.zeros(shape, dtype=torch.uint8, device=device)
 
 
 def stored_observations(spec: Spec) -> StoredObservations:

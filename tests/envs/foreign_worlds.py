@@ -145,6 +145,15 @@ class Drawn(Walk):
         return np.stack([shade, 2 * shade, 3 * shade], axis=-1).astype(np.int64).astype(np.uint8)
 
 
+class Imaged(Walk):
+    """Observations are grey pictures."""
+
+    observation_space = Box(0, 255, (8, 8), np.uint8)
+
+    def observe(self):
+        return (np.arange(64).reshape(8, 8) + int(1000 * self.place)).astype(np.uint8)
+
+
 class Whole(Walk):
     """Whole numbers as actions."""
 
@@ -165,6 +174,7 @@ for kind in (
     TwoByTwo,
     Whole,
     Drawn,
+    Imaged,
 ):
     gym.register(f"{kind.__name__}-v0", entry_point=f"foreign_worlds:{kind.__name__}", max_episode_steps=20)
 gym.register("Endless-v0", entry_point="foreign_worlds:Endless")

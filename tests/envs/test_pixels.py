@@ -161,6 +161,50 @@ def test_worlds_that_draw_themselves_are_scaled_by_areas():
     env.close()
 
 
+@pytest.mark.parametrize("size", [8, 4])
+def test_observations_that_are_pictures_stay_what_they_are(size):
+    env = make("foreign_worlds:Imaged-v0", 2, pictures=Pictures(size=size, stack=3))
+    assert (env.spec.picture, env.spec.frames) == ((3, size, size), 3)
+    plain = make("foreign_worlds:Imaged-v0", 2)
+    shown, plain_shown = env.reset(seed=0), plain.reset(seed=0)
+    for _ in range(3):
+        expected = plain_shown.reshape(2, size, 8 // size, size, 8 // size).mean((2, 4)).round().flatten(1)
+        assert torch.equal(shown.unflatten(1, (3, -1))[:, -1].float(), expected)
+        action = torch.full((2, 1), 0.3)
+        shown, plain_shown = env.step(action).obs, plain.step(action).obs
+    check_contract(env, steps=30)
+    env.close()
+
+
+def test_atari_is_played_as_published():
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    env = make("ALE/Breakout-v5", 2, action_repeat=4, pictures=Pictures(size=84, stack=4))
+    assert (env.spec.picture, env.spec.frames, env.spec.discrete) == ((4, 84, 84), 4, True)
+    assert (env.spec.action_size, env.spec.horizon) == (4, 27_000)
+    check_contract(env, steps=300, deterministic=True)  # the first pictures of Breakout are all alike
+    ale = gym.make("ALE/Breakout-v5", frameskip=1)
+    plain = gym.wrappers.AtariPreprocessing(ale)
+    picture, _ = plain.reset(seed=4)
+    plain.action_space.seed(4)
+    obs = env.reset(seed=3)
+    for _ in range(20):
+        assert np.array_equal(obs[1].reshape(4, 84, 84)[-1].numpy(), picture)
+        picture, *_ = plain.step(1)
+        obs = env.step(torch.eye(4)[[1, 1]]).obs
+    assert obs.float().mean() > 10
+    assert env.render().shape == (210, 160, 3)
+    assert env.state_dict() is None
+    env.close()
+    plain.close()
+
+
+def test_atari_without_its_package_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    with pytest.raises(EnvError, match=r"pip install 'steelyard\[atari\]'"):
+        make("ALE/Pong-v5", 1, pictures=SMALL)
+
+
 @pytest.mark.parametrize(
     ("task", "options", "sentence"),
     [

@@ -14,25 +14,24 @@ from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 from steelyard.trainers.samplers import Uniform
 
 GAMMA = 0.9
-FRAME = (1, 2, 2)
-"""Channels, height and width: the four numbers are world, episode, time and what follows time's 256."""
 
 
-def spec(stack):
-    return Spec(obs_size=4 * stack, action_size=1, picture=(stack, 2, 2), frames=stack)
+def spec(stack, copies=1):
+    """Frames of four numbers, world, episode and time in two bytes, or of `copies` of them."""
+    return Spec(obs_size=4 * copies * stack, action_size=1, picture=(copies * stack, 2, 2), frames=stack)
 
 
 class World:
     """A world whose frame names it, its episode and the time; it keeps every transition as stacks made naively."""
 
-    def __init__(self, number, stack, same_step):
-        self.number, self.stack, self.same_step = number, stack, same_step
+    def __init__(self, number, stack, same_step, copies=1):
+        self.number, self.stack, self.same_step, self.copies = number, stack, same_step, copies
         self.episode, self.time, self.over = 0, 0, False
         self.shown = [self.frame()]
         self.written = []
 
     def frame(self):
-        return torch.tensor([self.number, self.episode % 256, self.time % 256, self.time // 256], dtype=torch.uint8)
+        return torch.tensor([self.number, self.episode % 256, self.time % 256, self.time // 256] * self.copies, dtype=torch.uint8)
 
     def obs(self):
         last = self.shown[-self.stack :]
@@ -118,10 +117,11 @@ MASKED = st.sampled_from(["", "", "", "*", "terminated", "truncated*"])
     num_envs=st.integers(1, 3),
     per_env=st.integers(2, 9),
     n_step=st.sampled_from([1, 3]),
+    copies=st.integers(1, 2),
 )
-def test_stacks_come_back_as_they_were(data, stack, same_step, num_envs, per_env, n_step):
-    buffer = ReplayBuffer(spec(stack), per_env * num_envs, num_envs)
-    worlds = [World(number, stack, same_step) for number in range(num_envs)]
+def test_stacks_come_back_as_they_were(data, stack, same_step, num_envs, per_env, n_step, copies):
+    buffer = ReplayBuffer(spec(stack, copies), per_env * num_envs, num_envs)
+    worlds = [World(number, stack, same_step, copies) for number in range(num_envs)]
     calls = st.lists(st.lists(END, min_size=num_envs, max_size=num_envs), max_size=3 * per_env)
     drive(buffer, worlds, data.draw(calls))
     count = check_everything(buffer, worlds, n_step)
@@ -157,11 +157,18 @@ def test_columns_advance_alone_are_cut_and_may_hold_steps_that_do_not_count(data
     check_everything(buffer, worlds, n_step)
 
 
-def filled(stack=3, calls=40):
+def filled(stack=3, calls=40, same_step=False):
     buffer = ReplayBuffer(spec(stack), 2 * 12, 2)
-    worlds = [World(number, stack, same_step=False) for number in range(2)]
+    worlds = [World(number, stack, same_step) for number in range(2)]
     drive(buffer, worlds, [["terminated" if t % 7 == 6 else "", "truncated" if t % 5 == 4 else ""] for t in range(calls)])
     return buffer, worlds
+
+
+@pytest.mark.parametrize("same_step", [True, False])
+@pytest.mark.parametrize("calls", [13, 40, 97])
+def test_a_full_ring_knows_where_its_episodes_begin(calls, same_step):
+    buffer, worlds = filled(calls=calls, same_step=same_step)
+    assert check_everything(buffer, worlds, 3) >= 2 * 12 - 2 * 4
 
 
 def test_the_oldest_row_has_its_earlier_frames_though_the_ring_is_full():
@@ -170,6 +177,17 @@ def test_the_oldest_row_has_its_earlier_frames_though_the_ring_is_full():
     for t in range(40):
         drive(buffer, worlds, [[""]])
         assert check_everything(buffer, worlds, 1) == min(t + 1, 5)
+
+
+@pytest.mark.parametrize("placement", ["shared", "device"])
+def test_other_placements_hold_the_same(placement):
+    expected, _ = filled()
+    buffer = ReplayBuffer(spec(3), 2 * 12, 2, placement, "cpu", guard=3)
+    assert (buffer.rows, buffer.window) == (expected.rows + 3, expected.window)
+    worlds = [World(number, 3, same_step=False) for number in range(2)]
+    drive(buffer, worlds, [["terminated" if t % 7 == 6 else "", "truncated" if t % 5 == 4 else ""] for t in range(40)])
+    assert all(table.is_shared() == (placement == "shared") for table in buffer._tables())
+    assert check_everything(buffer, worlds, 3) == check_everything(expected, worlds, 3)
 
 
 def test_a_sampled_batch_is_of_the_worlds():

@@ -89,7 +89,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: p
     assert stacks_are_whole(one)
     assert rows(whole, "eval.csv") == rows(parts, "eval.csv")
     assert rows(whole, "train.csv") == rows(parts, "train.csv")
-    assert one.introduction()[0] == f"pictures: 24 x 24, 3 frames, fast rendering through {os.environ['MUJOCO_GL']}"
+    assert one.introduction()[0].startswith("pictures: 24 x 24, 3 frames, fast rendering through ")
     assert "(one 1,728-byte frame each)" in one.introduction()[1]
     one.close()
     other.close()
