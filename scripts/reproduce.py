@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from experiments import report
+from experiments.adaptive_rr_state import AdaptiveRrState
 from experiments.baird import Baird
 from experiments.bf16 import Bf16
 from experiments.claim import Experiment
@@ -19,12 +20,14 @@ from experiments.door_human import DoorHuman
 from experiments.dvw_continuous import DvwContinuous
 from experiments.dvw_minatar import DvwMinatar
 from experiments.famo2o import FamO2O
+from experiments.heavy_priming import HeavyPriming
 from experiments.maze import StochasticMaze
 from experiments.outlier_state import OutlierState
 from experiments.point_mass import PointMass
 from experiments.rare_reward import RareReward
 from experiments.robust_control import RobustControl
 from experiments.simba_v2_dmc import SimbaV2Dmc
+from experiments.spectral import Spectral
 from experiments.step_sizes import StepSizes
 from experiments.training import train_all
 from experiments.trajectory_weighting import TrajectoryWeighting
@@ -50,6 +53,9 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "robust-control": RobustControl,
     "dvw-continuous": DvwContinuous,
     "dvw-minatar": DvwMinatar,
+    "spectral": Spectral,
+    "heavy-priming": HeavyPriming,
+    "adaptive-rr-state": AdaptiveRrState,
 }
 """Every experiment by its name."""
 WIDTH = 120

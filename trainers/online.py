@@ -120,6 +120,8 @@ class Online:
             while unfinished(self.steps) and not (interrupts.received and self.collector.rest()):
                 self.step()
                 self.progress.update(self.steps, self.agent.update_count)
+                if self.backlog:
+                    continue  # clocks look at steps whose updates are done
                 if "meter" in self.clocks and self.clocks["meter"](self.steps):
                     self.measure()
                 if self.clocks["log"](self.steps):

@@ -206,7 +206,9 @@ def test_recycling_dead_units_changes_no_output_and_renews_them(build: Build, dr
         assert torch.equal(first.weight[0], old_first.weight[0])
     pairs = moments_of(agent, "critic")
     layers = agent.critic.body.layers
-    for moment, other in zip(pairs[layers[0].weight], moments_of(plain, "critic")[plain.critic.body.layers[0].weight], strict=True):
+    for moment, other in zip(
+        pairs[layers[0].weight], moments_of(plain, "critic")[plain.critic.body.layers[0].weight], strict=True
+    ):
         assert not bool(moment[1, 3].any())
         assert torch.equal(moment[0], other[0])
         assert bool(moment[0].any())
@@ -234,7 +236,8 @@ def test_recycling_a_channel_silences_all_of_its_places():
 
 
 @pytest.mark.parametrize(
-    "critic", [SimbaV2(8, 1), MLP((8,), activation="tanh"), MLP((8,), layer_norm=True, norm_after=True), MLP((8,), weight_norm=True)]
+    "critic",
+    [SimbaV2(8, 1), MLP((8,), activation="tanh"), MLP((8,), layer_norm=True, norm_after=True), MLP((8,), weight_norm=True)],
 )
 def test_units_that_cannot_be_recycled_are_refused(critic: Any, build: Build, configs: Any):
     with pytest.raises(SlotError, match="ReDo recycles units"):
@@ -246,7 +249,9 @@ def test_units_that_cannot_be_recycled_are_refused(critic: Any, build: Build, co
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "iql"])
-def test_injection_leaves_outputs_and_then_trains_the_fresh_network_alone(name: str, build: Build, draw_batch: Draw, configs: Any):
+def test_injection_leaves_outputs_and_then_trains_the_fresh_network_alone(
+    name: str, build: Build, draw_batch: Draw, configs: Any
+):
     agent, plain = build(configs[name], plasticity=PlasticityInjection(update=3)), build(configs[name])
     batch = draw_batch(9)
     for count in range(3):
@@ -271,7 +276,9 @@ def test_before_injection_and_with_it_off_weights_are_those_without(build: Build
     for count in range(3):
         agent.update(draw_batch(count))
         plain.update(draw_batch(count))
-    mine = {key.replace("body.network.", "body."): value for key, value in parameters(agent, "critic").items() if "network" in key}
+    mine = {
+        key.replace("body.network.", "body."): value for key, value in parameters(agent, "critic").items() if "network" in key
+    }
     assert same(mine, parameters(plain, "critic"))
     assert same(parameters(agent, "actor"), parameters(plain, "actor"))
 
@@ -373,7 +380,9 @@ def test_weights_on_a_sphere_are_not_regularized(build: Build, configs: Any):
 # All of them
 
 
-EVERYTHING = Combined((ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization(), Reset(period=5), ShrinkAndPerturb(period=3)))
+EVERYTHING = Combined(
+    (ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization(), Reset(period=5), ShrinkAndPerturb(period=3))
+)
 INTERVENTIONS = {
     "reset": Reset(period=3),
     "shrink": ShrinkAndPerturb(period=1, share=0.9, redraw=2),
