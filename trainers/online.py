@@ -230,7 +230,8 @@ class Online:
         for name, clock in self.clocks.items():
             clock.load_state_dict(state["clocks"][name])
         self.learner.metrics = state["metrics"]
-        self.meters, self.backlog = state["meters"], state["backlog"]
+        # Checkpoints of before had neither.
+        self.meters, self.backlog = state.get("meters", {}), state.get("backlog", 0)
         self.env_steps, self.best = state["env_steps"], state["best"]
 
     def close(self) -> None:

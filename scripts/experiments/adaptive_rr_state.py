@@ -30,7 +30,7 @@ SOURCE = (
 
 @dataclass(frozen=True)
 class AdaptiveRrState:
-    """Adaptive replay ratio on states: where a high ratio hurts, waiting for the critic's plasticity keeps the return, and where it helps gains it."""
+    """Adaptive replay ratio on states: it keeps the return where a high ratio hurts, and gains it where that helps."""
 
     tasks: tuple[str, ...] = ("quadruped-walk",)
     """dm-control tasks on which a high ratio is expected to hurt."""

@@ -25,7 +25,7 @@ from steelyard.agents.types import Spec
 
 Array = NDArray[np.float64]
 ROWS = ("none", "L2 1e-4", "L2 1e-3", "spectral 1e-3", "spectral 1e-2", "spectral 0.1")
-PROTOTYPE = {
+PROTOTYPE: dict[str, tuple[str, ...]] = {
     "none": ("0.000", "0.000", "0.358", "10.7, 15.0, 1.5", "0.60"),
     "L2 1e-4": ("0.000", "0.000", "0.001", "7.4, 7.4, 2.2", "0.28"),
     "L2 1e-3": ("0.000", "0.000", "0.000", "3.6, 3.6, 3.1", "0.26"),
@@ -181,7 +181,7 @@ class Problem(nn.Module):
         self.network.members = len(networks)  # pyright: ignore
         if len(networks) > 1:
             with torch.no_grad():
-                for name, parameter in list(self.network.named_parameters()):
+                for name in [name for name, _ in self.network.named_parameters()]:
                     owner = self.network.get_submodule(name.rpartition(".")[0])
                     stacked = torch.cat([network.get_parameter(name) for network in networks])
                     setattr(owner, name.rpartition(".")[2], nn.Parameter(stacked))
