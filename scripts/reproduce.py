@@ -13,6 +13,7 @@ from rich.console import Console
 
 from experiments import report
 from experiments.adaptive_rr_pixels import AdaptiveRrPixels
+from experiments.adaptive_rr_state import AdaptiveRrState
 from experiments.baird import Baird
 from experiments.bf16 import Bf16
 from experiments.claim import Experiment
@@ -20,6 +21,7 @@ from experiments.door_human import DoorHuman
 from experiments.dvw_continuous import DvwContinuous
 from experiments.dvw_minatar import DvwMinatar
 from experiments.famo2o import FamO2O
+from experiments.heavy_priming import HeavyPriming
 from experiments.maze import StochasticMaze
 from experiments.mbpo_hopper import MbpoHopper
 from experiments.outlier_state import OutlierState
@@ -27,6 +29,7 @@ from experiments.point_mass import PointMass
 from experiments.rare_reward import RareReward
 from experiments.robust_control import RobustControl
 from experiments.simba_v2_dmc import SimbaV2Dmc
+from experiments.spectral import Spectral
 from experiments.step_sizes import StepSizes
 from experiments.training import train_all
 from experiments.trajectory_weighting import TrajectoryWeighting
@@ -59,6 +62,9 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "vagram-pendulum": VagramPendulum,
     "vagram-hopper": VagramHopper,
     "mbpo-hopper": MbpoHopper,
+    "spectral": Spectral,
+    "heavy-priming": HeavyPriming,
+    "adaptive-rr-state": AdaptiveRrState,
 }
 """Every experiment by its name."""
 WIDTH = 120

@@ -153,6 +153,8 @@ class Online:
             while unfinished(self.steps) and not (interrupts.received and self.collector.rest()):
                 self.step()
                 self.progress.update(self.steps, self.agent.update_count)
+                if self.backlog:
+                    continue  # clocks look at steps whose updates are done
                 if "meter" in self.clocks and self.clocks["meter"](self.steps):
                     self.measure()
                 if self.clocks["log"](self.steps):
@@ -272,7 +274,8 @@ class Online:
         for name, clock in self.clocks.items():
             clock.load_state_dict(state["clocks"][name])
         self.learner.metrics = {name: value.to(self.agent.device) for name, value in state["metrics"].items()}
-        self.meters, self.backlog = state["meters"], state["backlog"]
+        # Checkpoints of before had neither.
+        self.meters, self.backlog = state.get("meters", {}), state.get("backlog", 0)
         self.env_steps, self.best = state["env_steps"], state["best"]
 
     def close(self) -> None:
