@@ -155,7 +155,7 @@ class Spectral:
     def draw(self, path: Path, found: dict[str, Array]) -> Path:
         """Error per task, and dead units at the end."""
         figure, (left, right) = panels(2)
-        colours = dict(zip(ROWS, COLOURS, strict=False))
+        colours: dict[str, str] = dict(zip(ROWS, COLOURS, strict=False))
         for name, values in found.items():
             line(left, np.arange(1, self.tasks + 1), np.maximum(values[: self.tasks], 1e-7), name, colours[name])
         left.set_yscale("log")
