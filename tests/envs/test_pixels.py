@@ -2,6 +2,7 @@
 # (mujoco is a compiled module without stubs)
 """Worlds seen through a camera: the pictures, the stacks of them, and what is refused."""
 
+import dataclasses
 import io
 import os
 import sys
@@ -121,9 +122,14 @@ def test_an_episode_ends_with_its_last_picture_and_begins_with_copies_of_its_fir
 
 
 @needs_gl
-@pytest.mark.parametrize("task", ["reacher-hard", "cheetah-run"])
-def test_a_state_that_was_saved_continues_exactly_in_another_environment(task):
-    env = make(task, 2, action_repeat=2, pictures=SMALL)
+@pytest.mark.parametrize(
+    ("task", "rendering"), [("reacher-hard", "published"), ("cheetah-run", "fast"), ("cartpole-swingup", "rays")]
+)
+def test_a_state_that_was_saved_continues_exactly_in_another_environment(task, rendering):
+    if rendering == "rays":
+        pytest.importorskip("mujoco_warp")
+    pictures = dataclasses.replace(SMALL, rendering=rendering)
+    env = make(task, 2, action_repeat=2, pictures=pictures)
     env.reset(seed=7)
     action = torch.full((2, env.spec.action_size), 0.7)
     for _ in range(3):
@@ -133,7 +139,7 @@ def test_a_state_that_was_saved_continues_exactly_in_another_environment(task):
     expected = [env.step(action).obs for _ in range(3)]
     env.close()
     file.seek(0)
-    other = make(task, 2, action_repeat=2, pictures=SMALL)
+    other = make(task, 2, action_repeat=2, pictures=pictures)
     other.load_state_dict(torch.load(file, weights_only=True))
     assert all(torch.equal(obs, other.step(action).obs) for obs in expected)
     other.close()
@@ -150,6 +156,7 @@ def test_people_see_pictures_of_another_size_than_agents():
     env.close()
 
 
+@needs_gl
 def test_worlds_that_draw_themselves_are_scaled_by_areas():
     env = make(DRAWN, 2, pictures=Pictures(size=10, stack=1))
     obs = env.reset(seed=0)
@@ -176,6 +183,7 @@ def test_observations_that_are_pictures_stay_what_they_are(size):
     env.close()
 
 
+@needs_gl
 def test_atari_is_played_as_published():
     pytest.importorskip("ale_py")
     pytest.importorskip("cv2")
