@@ -178,7 +178,10 @@ class FrameTable:
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device, shared: bool) -> Tensor:
-    """Bytes in new memory: `share_memory_` would hold them twice for a moment, and torch.zeros write all of them now, not when they are used."""
+    """Bytes in new memory.
+
+    `share_memory_` would hold them twice for a moment, and torch.zeros write all of them now, not when they are used.
+    """
     if shared:
         storage = torch.UntypedStorage._new_shared(math.prod(shape))
         return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # pyright: ignore[reportCallIssue]

@@ -347,7 +347,8 @@ def test_offline_from_a_file_with_refits_and_then_online(tmp_path: Path) -> None
     rollouts = Rollouts(fit_interval=20, rollouts=20, batch=20, offline_fit_interval=100, offline_rollout_interval=100)
     base = small("Pendulum-v1", rollouts, dataclasses.replace(MODEL, objective=ValueGradient()))
     fields: dict[str, Any] = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-    run = Transfer(**(fields | {"env_steps": 30, "random_steps": 0}), dataset=str(path), offline_updates=250)
+    make: Any = Transfer
+    run: Transfer = make(**(fields | {"env_steps": 30, "random_steps": 0}), dataset=str(path), offline_updates=250)
     loop = Pipeline(run, tmp_path / "run")
     loop.train()
     assert int(loop.agent.model.fits) == 3 + 1  # at 0, 100 and 200 updates; and online after 20 steps
@@ -380,7 +381,7 @@ def test_vagram_hopper_has_the_authors_numbers() -> None:
     assert [rollouts.horizon(epoch) for epoch in (20, 150)] == [1, 5]
     assert isinstance(rollouts.mixing, Coin)
     assert rollouts.mixing.probability(20) == 0.95
-    assert (run.random_steps, run.first_actions, run.acting, run.schedule.ratio) == (10_000, "policy", "mode", 20)
+    assert (run.random_steps, run.first_actions, run.acting, run.schedule) == (10_000, "policy", "mode", FixedRatio(20.0))
     assert (agent.optimizer, agent.actor_optimizer, agent.temperature_optimizer) == (Adam(3e-4), Adam(3e-5), Adam(3e-4))
     assert agent.entropy_per_action * 3 == pytest.approx(-1)
     assert (agent.policy_delay, agent.target_delay, agent.critic.unit_features) == (1, 4, True)

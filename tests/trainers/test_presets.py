@@ -25,6 +25,7 @@ from steelyard.trainers.config import Run, debug
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.plain import from_plain, to_plain
 from steelyard.trainers.presets import DEMO, DMC, MINATAR, MUJOCO
+from steelyard.trainers.schedules import FixedRatio
 
 TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "demo": {"demo": DEMO}}
 ALL = {f"{table}/{name}": run for table, runs in TABLES.items() for name, run in runs.items()}
@@ -109,13 +110,19 @@ def test_simba_v2_has_its_published_settings() -> None:
     assert agent.optimizer == Adam(1e-4, 5e-5, 0.9, 0.999, 1e-8)
     assert (agent.initial_temperature, agent.entropy_per_action) == (0.01, -0.5)
     assert (agent.discount, agent.n_step, agent.batch_size, agent.target_rate) == (None, 1, 256, 0.005)
-    assert (run.random_steps, run.capacity, run.num_envs, run.action_repeat, run.schedule.ratio) == (5_000, 1_000_000, 1, 1, 1.0)
+    assert (run.random_steps, run.capacity, run.num_envs, run.action_repeat, run.schedule) == (
+        5_000,
+        1_000_000,
+        1,
+        1,
+        FixedRatio(1.0),
+    )
 
 
 def test_critics_repeats_and_updates_follow_the_benchmark() -> None:
     """MuJoCo: twins and one update per step. dm-control: a single SimbaV2 critic, two updates per decision of two steps."""
-    assert all(of(run).critics == 2 and run.action_repeat == 1 and run.schedule.ratio == 1 for run in MUJOCO.values())
-    assert all(run.action_repeat == 2 and run.schedule.ratio == 2 for run in DMC.values())
+    assert all(of(run).critics == 2 and run.action_repeat == 1 and run.schedule == FixedRatio(1.0) for run in MUJOCO.values())
+    assert all(run.action_repeat == 2 and run.schedule == FixedRatio(2.0) for run in DMC.values())
     assert {name: of(run).critics for name, run in DMC.items()} == {
         "sac": 2,
         "sac-layer-norm": 2,
@@ -142,7 +149,7 @@ def test_minatar_presets_have_the_papers_numbers() -> None:
     """Kitamura et al. 2023, released code: table of MinAtar's settings."""
     for name in ("dqn", "m-dqn", "dvw-dqn", "dvw-m-dqn"):
         run, agent = MINATAR[name], of(MINATAR[name])
-        assert (run.env_steps, run.random_steps, run.capacity, run.schedule.ratio) == (10_000_000, 10_000, 100_000, 0.25)
+        assert (run.env_steps, run.random_steps, run.capacity, run.schedule) == (10_000_000, 10_000, 100_000, FixedRatio(0.25))
         assert (agent.batch_size, agent.discount, agent.optimizer, agent.target_period, agent.target_rate) == (
             32,
             0.99,
