@@ -1,6 +1,8 @@
 """Model losses on a pendulum with distractors: which of them keeps the value of what a small model predicts."""
 
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from experiments.over_seeds import mean, ratio, show
 from experiments.panels import COLOURS, line, panels, save, style
 from experiments.pendulum_values import FASTEST, STRONGEST, PendulumValue, advance
 from experiments.threads import one_thread
+from experiments.training import default_jobs
 from steelyard.agents.networks.dynamics import DynamicsNetwork
 from steelyard.agents.parts import ExactTaylor, Likelihood, SquaredError, ValueGradient
 from steelyard.envs.distractors import START, SwitchingChaos
@@ -65,6 +68,8 @@ class VagramSupervised:
     """Rows of a step."""
     learning_rate: float = 1e-3
     """Adam's."""
+    processes: int = 0
+    """Cells of the table that are computed at the same time, one thread each; 0 takes one per core."""
 
     def obstacle(self) -> str | None:
         """It runs anywhere."""
@@ -85,9 +90,12 @@ class VagramSupervised:
     def measure(self, workshop: Workshop) -> Outcome:
         """Fit every model and compare the values of what it predicts."""
         value = PendulumValue()
-        with one_thread():
-            errors = {(width, count): self.fit(value, width, count) for width in self.widths for count in self.distractors}
-            still = {count: self.standing_still(value, count) for count in self.distractors}
+        cells = [(width, count) for width in self.widths for count in self.distractors]
+        processes = min(self.processes or default_jobs(), len(cells))
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found = [pool.submit(self.fit, value, *cell) for cell in cells]
+            errors = {cell: future.result() for cell, future in zip(cells, found, strict=True)}
+        still = {count: self.standing_still(value, count) for count in self.distractors}
         table: list[dict[str, object]] = [
             {
                 "loss": name,
@@ -127,6 +135,7 @@ class VagramSupervised:
         fresh = [self.data(self.transitions // 2, seed, distractors) for seed in self.seeds]
         return np.array([rms(value.of(obs) - value.of(next_obs)) for obs, _, next_obs in fresh])
 
+    @one_thread()
     def fit(self, value: PendulumValue, width: int, distractors: int) -> Array:
         """[losses, seeds] root mean squared error of the value of predicted next states, all models fitted as one batched program."""
         size, seeds, losses = 3 + distractors, len(self.seeds), len(ROWS)
@@ -140,8 +149,6 @@ class VagramSupervised:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seeds[0])
             model = DynamicsNetwork(size + 1, 2 * size, (width, width), losses * seeds)
-            for weight in model.weights:
-                weight.data.mul_(2)  # MBPO's spread is made for long fits; so few steps begin from 1 / sqrt(inputs)
         adam = torch.optim.Adam(model.parameters(), self.learning_rate)
         generator, member = torch.Generator().manual_seed(self.seeds[0]), torch.arange(seeds)[:, None]
         objectives = self.objectives(size)

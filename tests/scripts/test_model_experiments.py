@@ -99,7 +99,9 @@ def test_supervised_claims_need_the_ratios(imported):
 def test_supervised_runs_and_writes(imported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     module, reproduce = imported("experiments.vagram_supervised"), imported("reproduce")
     monkeypatch.setattr(module, "PendulumValue", lambda: imported("experiments.pendulum_values").PendulumValue(21, 3, 0.95, 30))
-    experiment = module.VagramSupervised(seeds=(0, 1), widths=(4,), distractors=(0, 10), steps=3, transitions=150, batch_size=16)
+    experiment = module.VagramSupervised(
+        seeds=(0, 1), widths=(4,), distractors=(0, 10), steps=3, transitions=150, batch_size=16, processes=1
+    )
     output = reproduce.Output(root=tmp_path / "runs", results=tmp_path / "results")
     assert not reproduce.reproduce("vagram-supervised", experiment, output)
     folder = tmp_path / "runs" / "vagram-supervised" / "scaled"
