@@ -58,10 +58,10 @@ class ConvolutionalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         side, members = self.config.size, self.members or 1
-        x = x.view(len(x), -1, side, side).repeat(1, members, 1, 1)
+        x = x.view(x.shape[0], -1, side, side).repeat(1, members, 1, 1)
         for convolution in self.convolutions:
             x = self.activation(convolution(x))
-        x = x.view(len(x), members, -1).transpose(0, 1) if self.members else x.flatten(1)
+        x = x.view(x.shape[0], members, -1).transpose(0, 1) if self.members else x.flatten(1)
         for layer in self.layers:
             x = self.activation(layer(x))
         return self.output(x).float().split(self.outputs, -1)

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from steelyard.agents.agent import Execution
-from steelyard.agents.networks import SimbaV2
+from steelyard.agents.dqn import DQN
+from steelyard.agents.drqv2 import DrQV2
+from steelyard.agents.networks import Bottleneck, Convolution, SimbaV2
+from steelyard.agents.networks.encoders import PictureEncoder
 from steelyard.agents.networks.normalizers import RunningNorm
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec
@@ -47,6 +50,33 @@ def test_the_file_acts_as_the_agent(script: ModuleType, tmp_path: Path, kind: st
     assert exported(obs).std() > 1e-3
     assert script.check(exported, obs, expected) <= 1e-5
     assert [path.name for path in tmp_path.iterdir()] == [f"policy.{kind}"]
+
+
+def pictured(choices: bool) -> tuple[Any, Tensor]:
+    """An agent that acts from pictures: of bytes, or MinAtar's."""
+    if choices:
+        config: Any = DQN(critic=Convolution((4,), hidden=(8,)))
+        spec = Spec(400, 3, discrete=True, picture=(4, 10, 10))
+    else:
+        config = DrQV2(encoder=PictureEncoder((4,), (3,), (2,)), actor=Bottleneck(5, (8,)), critic=Bottleneck(5, (8,)))
+        spec = Spec(9 * 12**2, 2, picture=(9, 12, 12), frames=3)
+    agent = config.build(spec, num_envs=1, total_updates=10, seed=0, execution=Execution(compile=False))
+    obs = torch.randint(0, 2 if choices else 256, (50, spec.obs_size), generator=torch.Generator().manual_seed(0))
+    return agent, obs.to(torch.float32 if choices else torch.uint8)
+
+
+@pytest.mark.parametrize("choices", [False, True], ids=["drq-v2", "minatar"])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_policies_that_act_from_pictures_take_batches_of_any_size(
+    script: ModuleType, tmp_path: Path, kind: str, choices: bool
+) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    agent, obs = pictured(choices)
+    write: Write = script.WRITERS[kind]
+    exported = write(agent.policy().eval(), obs[:2], tmp_path / f"policy.{kind}", {"task": "t"})
+    assert script.check(exported, obs, agent.act(obs, explore=False)) <= 1e-5
 
 
 def test_the_check_would_see_float32_statistics(script: ModuleType) -> None:

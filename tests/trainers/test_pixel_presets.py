@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from steelyard.agents.meters import value_layers
 from steelyard.agents.networks import Bottleneck
 from steelyard.agents.networks.augmentation import RandomShift
 from steelyard.agents.networks.encoders import PictureEncoder
@@ -66,6 +67,17 @@ def test_classes_and_exceptions() -> None:
 def test_the_adaptive_recipe_has_the_published_rule() -> None:
     assert PIXELS["drq-v2-adaptive"].schedule == AdaptiveRatio(0.5, 2.0, 25_000, 500, 0.001, 1)
     assert PIXELS["drq-v2-adaptive"].task == "quadruped-run"
+
+
+def test_the_adaptive_ratio_watches_the_value_layers_of_drq_v2_alone() -> None:
+    run = debug(PIXELS["drq-v2-adaptive"])
+    config: Any = run.agent
+    spec = Spec(9 * 24**2, 3, 100, picture=(9, 24, 24), frames=3)
+    agent = config.build(spec, num_envs=1, total_updates=10, seed=0, execution=run.execution)
+    schedule = run.schedule.build()
+    schedule.begin(agent)
+    (layer,) = value_layers(agent.critic)
+    assert layer.incoming is agent.critic.body.body.layers[0]
 
 
 @pytest.mark.parametrize("run", PIXELS.values(), ids=PIXELS)
