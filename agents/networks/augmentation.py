@@ -75,7 +75,7 @@ class Shifting(nn.Module):
 
     def augment(self, obs: Tensor, numbers: Tensor) -> Tensor:
         """Pictures [batch, channels * height * width], shifted and dimmed or brightened by standard normal numbers [batch, 3]."""
-        shifted = shift(obs.unflatten(1, self.picture), self.pixels(numbers[:, :2])).flatten(1)
+        shifted = shift(obs.view(obs.shape[0], *self.picture), self.pixels(numbers[:, :2])).flatten(1)
         if not self.config.intensity:
             return shifted
         return shifted * (1 + self.config.intensity * numbers[:, 2:].clamp(-2, 2))

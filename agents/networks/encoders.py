@@ -99,7 +99,7 @@ class ConvolutionalEncoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [batch, size] of pictures [batch, channels * height * width], bytes or floats between 0 and 255."""
-        x = (obs.float() / 255 + self.config.offset).unflatten(1, self.picture)
+        x = (obs.float() / 255 + self.config.offset).view(obs.shape[0], *self.picture)
         x = x.contiguous(memory_format=torch.channels_last)  # a third faster for narrow layers on a CPU
         for convolution in self.convolutions:
             x = self.activation(convolution(x))
