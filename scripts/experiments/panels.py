@@ -61,7 +61,8 @@ def save(figure: Figure, path: Path, caption: str, legend: Sequence[Axes] = ()) 
     """Write the figure with a caption below and, above, one legend of what the panels `legend` show."""
     handles = {text: handle for ax in legend for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     if handles:
-        columns = max(min(len(handles), int(figure.get_figwidth() / 2.1)), 1)
+        longest = max(map(len, handles))
+        columns = max(min(len(handles), int(figure.get_figwidth() / (0.7 + 0.075 * longest))), 1)
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
     figure.supxlabel(textwrap.fill(caption, int(18 * figure.get_figwidth())), fontsize=7.5, color=MUTED, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
