@@ -1,5 +1,7 @@
 """Atari 2600 games through the Arcade Learning Environment, as agents of pixels see them (Machado et al. 2018)."""
 
+import importlib
+
 import gymnasium as gym
 
 from steelyard.envs.vector import EnvError
@@ -16,7 +18,7 @@ def is_atari(task: str) -> bool:
 def register(task: str) -> None:
     """Let Gymnasium know the games. Raises `EnvError` if the package is not there."""
     try:
-        import ale_py
+        ale_py = importlib.import_module("ale_py")
     except ModuleNotFoundError:
         raise EnvError(f"{task} is an Atari game; install what plays it: pip install 'steelyard[atari]'.") from None
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)

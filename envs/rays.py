@@ -3,6 +3,7 @@
 """Pictures of many worlds at once by the batch ray tracer of mujoco-warp, on the GPU if there is one."""
 
 import contextlib
+import importlib
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -30,14 +31,13 @@ class RayCamera:
     def __init__(self, task: str, size: int, camera: int):
         """`size`: height and width in pixels. `camera`: number of one of the model's cameras. Raises `EnvError` if mujoco-warp is not there."""
         try:
-            import mujoco_warp
-            import warp
+            tracer, warp = importlib.import_module("mujoco_warp"), importlib.import_module("warp")
         except ModuleNotFoundError:
             raise EnvError(f"{task}: ray-traced pictures need mujoco-warp; install it: pip install 'steelyard[gpu]'.") from None
         if camera < 0:
             raise EnvError(f"{task}: the ray tracer has no free camera; choose another rendering, or a camera of the model.")
         self._task, self._size, self._camera = task, size, camera
-        self._warp, self._tracer = warp, mujoco_warp
+        self._warp, self._tracer = warp, tracer
         warp.config.log_level = warp.LOG_WARNING
         self._scene: tuple[Any, Any, Any, Any] | None = None
 
