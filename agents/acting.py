@@ -97,13 +97,14 @@ class ActingAgent(Agent):
         self.augmentation = config.augmentation.build(setting.spec)
         self.encoder = config.encoder.build(setting.spec)
         self.augmentation_draws = slice(0)
-        if setting.spec.frames and not any(True for _ in self.encoder.parameters()):
+        learned = any(True for _ in self.encoder.parameters())
+        if setting.spec.frames and not learned:
             raise SlotError(
                 "this task shows pictures, and no network behind the encoder reads bytes; use the encoder PictureEncoder."
             )
         self.seen: Spec = self.encoder.spec
         """The task as the networks behind the encoder see it."""
-        if any(True for _ in self.encoder.parameters()):
+        if learned:
             self.losses = ("encoder", *self.losses)
         self.reward_scale = config.rewards.build(setting.num_envs, gamma)
         with seeded(setting.seed + PARTS_SEED):

@@ -140,8 +140,8 @@ class Agent(nn.Module):
 
     def regularized(self, name: str, loss: Tensor) -> Tensor:
         """The loss called `name` and what the slots add to it."""
-        for slot in self.slots:
-            term = cast(Part, self.get_submodule(slot)).regularizer(cast(Any, self), name)
+        for part in self.parts():
+            term = part.regularizer(cast(Any, self), name)
             loss = loss if term is None else loss + term
         return loss
 
@@ -229,8 +229,8 @@ class Agent(nn.Module):
         if self.target_period and self.update_count // self.target_period != self.target_moves:
             self.target_moves = self.update_count // self.target_period
             self.move_targets()
-        for slot in self.slots:
-            cast(Part, self.get_submodule(slot)).intervene(cast(Any, self), self.update_count)
+        for part in self.parts():
+            part.intervene(cast(Any, self), self.update_count)
 
     def draw(self, size: int) -> Tensor:
         """Standard normal noise [draws, size, action_size] of one update."""

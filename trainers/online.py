@@ -274,8 +274,7 @@ class Online:
         for name, clock in self.clocks.items():
             clock.load_state_dict(state["clocks"][name])
         self.learner.metrics = {name: value.to(self.agent.device) for name, value in state["metrics"].items()}
-        # Checkpoints of before had neither.
-        self.meters, self.backlog = state.get("meters", {}), state.get("backlog", 0)
+        self.meters, self.backlog = state["meters"], state["backlog"]
         self.env_steps, self.best = state["env_steps"], state["best"]
 
     def close(self) -> None:
