@@ -50,3 +50,16 @@ class VectorEnv(Protocol):
     def close(self) -> None:
         """Release the worlds."""
         ...
+
+
+@runtime_checkable
+class ResidentEnv(VectorEnv, Protocol):
+    """Worlds that live on `device` and whose `step` never waits for it.
+
+    A world that ends is reset in the same call, so every row is valid. What is wrong (a number that is not finite, an action out of bounds,
+    a simulator out of room) is kept on the device until `check` asks.
+    """
+
+    def check(self) -> None:
+        """Raises `EnvError` for what has gone wrong since the last look. The one place that waits for the device."""
+        ...
