@@ -12,68 +12,13 @@ from steelyard.agents.parts.ensemble import DynamicsEnsemble, Termination
 from steelyard.agents.parts.model_fit import Transitions
 from steelyard.agents.types import Step
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.rollout_samplers import CoinSampler, RolloutSampler, recent
-from steelyard.trainers.samplers import MixedSampler, Sampler, UniformSampler
+from steelyard.trainers.rollout_samplers import Coin, Ramp, RealShare, RolloutSampler, recent
+from steelyard.trainers.samplers import Sampler, UniformSampler
 from steelyard.trainers.schedules import Every
 
 
 class ImaginationError(SteelyardError):
     """Rollouts that cannot be made as asked. The message is one sentence that names the field and the remedy."""
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """A number that grows linearly from one epoch to another and is constant before and after."""
-
-    low: float = 1.0
-    """Its value up to epoch `start`."""
-    high: float = 1.0
-    """Its value from epoch `end` on."""
-    start: int = 20
-    """Epoch in which it begins to grow; the first one is 1."""
-    end: int = 150
-    """Epoch in which it is full-grown."""
-
-    def __call__(self, epoch: int) -> float:
-        """The value in an epoch."""
-        share = (epoch - self.start) / max(self.end - self.start, 1)
-        return self.low + (self.high - self.low) * min(max(share, 0.0), 1.0)
-
-
-@dataclass(frozen=True)
-class RealShare:
-    """A fixed share of each batch is real (MBPO: 0.05)."""
-
-    share: float = 0.05
-    """Real rows in each batch."""
-
-    def mixed(self, real: Sampler, imagined: Sampler) -> Sampler:
-        """The sampler of both."""
-        return MixedSampler(real, imagined, self.share, ("real", "imagined"))
-
-    def begin_epoch(self, sampler: Sampler, epoch: int) -> float:
-        """The share of real rows."""
-        del sampler, epoch
-        return self.share
-
-
-@dataclass(frozen=True)
-class Coin:
-    """A coin decides for each whole batch whether it is imagined (VaGraM)."""
-
-    probability: Ramp = field(default_factory=lambda: Ramp(0.0, 0.95, 0, 20))
-    """Probability of an imagined batch."""
-
-    def mixed(self, real: Sampler, imagined: Sampler) -> Sampler:
-        """The sampler of both."""
-        return CoinSampler(real, imagined)
-
-    def begin_epoch(self, sampler: Sampler, epoch: int) -> float:
-        """Sets the coin for an epoch; the share of real batches."""
-        probability = self.probability(epoch)
-        if isinstance(sampler, CoinSampler):
-            sampler.probability.fill_(probability)
-        return 1 - probability
 
 
 @dataclass(frozen=True)

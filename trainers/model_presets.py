@@ -10,7 +10,8 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import Ensemble, Likelihood, SquaredError, ValueGradient
 from steelyard.agents.sac import SAC
 from steelyard.trainers.config import Run
-from steelyard.trainers.imagination import Coin, Ramp, Rollouts
+from steelyard.trainers.imagination import Rollouts
+from steelyard.trainers.rollout_samplers import Coin, Ramp
 from steelyard.trainers.schedules import FixedRatio
 
 MBPO_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)

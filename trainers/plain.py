@@ -19,7 +19,7 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
-from steelyard.trainers import imagination, samplers, schedules
+from steelyard.trainers import imagination, rollout_samplers, samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.replays import Anew, Mixed, Together
@@ -98,9 +98,9 @@ CLASSES = {
         TopFraction,
         imagination.NoImagination,
         imagination.Rollouts,
-        imagination.Ramp,
-        imagination.RealShare,
-        imagination.Coin,
+        rollout_samplers.Ramp,
+        rollout_samplers.RealShare,
+        rollout_samplers.Coin,
         Together,
         Mixed,
         Anew,

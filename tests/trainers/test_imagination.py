@@ -24,12 +24,9 @@ from steelyard.trainers import checkpoint, config, plain
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.imagination import (
-    Coin,
     ImaginationError,
     Imaginer,
     NoImagination,
-    Ramp,
-    RealShare,
     Rollouts,
     Setting,
     transitions,
@@ -37,7 +34,7 @@ from steelyard.trainers.imagination import (
 from steelyard.trainers.model_presets import MODELS
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.pipeline import Pipeline
-from steelyard.trainers.rollout_samplers import CoinSampler, RolloutSampler
+from steelyard.trainers.rollout_samplers import Coin, CoinSampler, Ramp, RealShare, RolloutSampler
 from steelyard.trainers.samplers import UniformSampler
 from steelyard.trainers.schedules import FixedRatio
 
