@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.claim import Claim, Outcome, Workshop, final_scores
+from experiments.claim import Claim, Outcome, Workshop, final_scores, less
 from experiments.over_seeds import mean, show
 from experiments.panels import COLOURS, line, panels, save, style
 from steelyard.agents.agent import Execution
@@ -72,9 +72,7 @@ class AdaptiveRrPixels:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        seeds, frames = SETTING
-        changes = [f"{len(self.seeds)} instead of {seeds} seeds or more"] * (len(self.seeds) < seeds)
-        changes += [f"{self.frames:,} instead of {frames:,} frames or more"] * (self.frames < frames)
+        changes = less(SETTING, {"seeds": len(self.seeds), "frames": self.frames})
         return ", ".join([*changes, *["shrunk by --debug"] * self.debug])
 
     def arms(self) -> dict[str, Run]:

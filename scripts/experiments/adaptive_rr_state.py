@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.claim import Claim, Outcome, Workshop, interval
+from experiments.claim import Claim, Outcome, Workshop, interval, less
 from experiments.heavy_priming import mean
 from experiments.metered import METERS, at, late, meters, picture
 from steelyard.agents.networks import MLP
@@ -71,8 +71,7 @@ class AdaptiveRrState:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        found = {"seeds": len(self.seeds), "env_steps": self.env_steps}
-        changes = [f"{found[name]:,} instead of {least:,} {name}" for name, least in SETTING.items() if found[name] < least]
+        changes = less(SETTING.values(), {"seeds": len(self.seeds), "environment steps": self.env_steps})
         changes += ["not all arms"] * (set(self.arms) != set(ARMS))
         return ", ".join([*changes, *["shrunk by --debug"] * self.debug])
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
+from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from steelyard.agents.agent import has_native_bf16
 from steelyard.trainers.config import Run, debug
 from steelyard.trainers.curves import Curves
@@ -64,9 +64,7 @@ class Bf16:
 
     def scaled(self) -> str:
         """What is too little to judge the claim by."""
-        seeds, steps = SETTING
-        changes = [f"{len(self.seeds)} instead of {seeds} seeds or more"] * (len(self.seeds) < seeds)
-        changes += [f"{self.env_steps:,} instead of {steps:,} environment steps or more"] * (self.env_steps < steps)
+        changes = less(SETTING, {"seeds": len(self.seeds), "environment steps": self.env_steps})
         changes += ["shrunk by --debug"] * self.debug
         return ", ".join(changes)
 

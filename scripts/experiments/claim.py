@@ -1,7 +1,7 @@
 """What an experiment sets out to show, and how a published number and a few new seeds are compared."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +31,15 @@ class Claim:
     """Whether ours meets the rule, at the source's settings."""
     note: str = ""
     """What a reader must know besides, such as that the experiment was scaled down."""
+
+
+def less(least: Iterable[float], given: Mapping[str, float]) -> list[str]:
+    """What is given less of than a claim demands, in words, such as `3 instead of 5 seeds or more`."""
+    return [
+        f"{own:,} instead of {need:,} {name} or more"
+        for need, (name, own) in zip(least, given.items(), strict=True)
+        if own < need
+    ]
 
 
 class Experiment(Protocol):

@@ -5,7 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any, cast
 
-from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
+from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from steelyard.agents.networks import MLP
 from steelyard.envs.d4rl_table import normalized_score
 from steelyard.trainers.config import Transfer, debug
@@ -41,9 +41,7 @@ class DoorHuman:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        seeds, updates = SETTING
-        changes = [f"{len(self.seeds)} instead of {seeds} seeds or more"] * (len(self.seeds) < seeds)
-        changes += [f"{self.updates:,} instead of {updates:,} updates or more"] * (self.updates < updates)
+        changes = less(SETTING, {"seeds": len(self.seeds), "updates": self.updates})
         return ", ".join([*changes, *["shrunk by --debug"] * self.debug])
 
     def measure(self, workshop: Workshop) -> Outcome:

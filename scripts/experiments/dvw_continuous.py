@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.claim import Claim, Outcome, Workshop
+from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.noisy_line import SPEC, Evaluator, Line
 from experiments.over_seeds import mean, show
 from experiments.panels import COLOURS, line, panels, save, style
@@ -65,13 +65,8 @@ class DvwContinuous:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        given = (len(self.seeds), self.transitions, self.updates)
-        names = ("seeds", "transitions", "updates")
-        return ", ".join(
-            f"{own:,} instead of {least:,} {name} or more"
-            for own, least, name in zip(given, SETTING, names, strict=True)
-            if own < least
-        )
+        given = {"seeds": len(self.seeds), "transitions": self.transitions, "updates": self.updates}
+        return ", ".join(less(SETTING, given))
 
     def agent(self, home: float, learning_rate: float, weighted: bool) -> Evaluator:
         """A critic's configuration."""

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
+from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from steelyard.agents.dqn import DQN
 from steelyard.trainers.config import Run, debug
 from steelyard.trainers.curves import Curves
@@ -61,9 +61,7 @@ class DvwMinatar:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        seeds, frames = SETTING
-        changes = [f"{len(self.seeds)} instead of {seeds} seeds or more"] * (len(self.seeds) < seeds)
-        changes += [f"{self.frames:,} instead of {frames:,} frames or more"] * (self.frames < frames)
+        changes = less(SETTING, {"seeds": len(self.seeds), "frames": self.frames})
         changes += ["shrunk by --debug"] * self.debug
         return ", ".join(changes)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from experiments.behaviours import behaviour, mixture, trained
-from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
+from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from steelyard.agents.networks import MLP
 from steelyard.agents.parts import Family
 from steelyard.agents.types import Spec
@@ -61,9 +61,7 @@ class FamO2O:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        names = ("seeds", "updates", "environment steps")
-        have = (len(self.seeds), self.updates, self.env_steps)
-        changes = [f"{h:,} instead of {s:,} {n} or more" for n, h, s in zip(names, have, SETTING, strict=True) if h < s]
+        changes = less(SETTING, {"seeds": len(self.seeds), "updates": self.updates, "environment steps": self.env_steps})
         return ", ".join([*changes, *["shrunk by --debug"] * self.debug])
 
     def measure(self, workshop: Workshop) -> Outcome:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.claim import Claim, Outcome, Workshop, interval
+from experiments.claim import Claim, Outcome, Workshop, interval, less
 from experiments.metered import METERS, at, late, meters, picture
 from steelyard.agents.networks import MLP
 from steelyard.agents.parts import NoIntervention, Reset
@@ -59,7 +59,7 @@ class HeavyPriming:
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
         found = {"seeds": len(self.seeds), "steps": self.steps, "updates": self.updates, "width": self.width}
-        changes = [f"{found[name]:,} instead of {least:,} {name}" for name, least in SETTING.items() if found[name] < least]
+        changes = less(SETTING.values(), found)
         changes += ["not all arms"] * (len(self.arms) < len(HeavyPriming().arms))
         return ", ".join([*changes, *["shrunk by --debug"] * self.debug])
 

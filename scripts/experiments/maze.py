@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.claim import Claim, Outcome, Workshop
+from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.maze_solver import Budget, Weighting, solve
 from experiments.over_seeds import mean, ratio, show
 from experiments.panels import COLOURS, line, panels, save, style
@@ -63,10 +63,7 @@ class StochasticMaze:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        seeds, iterations = SETTING
-        changes = [f"{len(self.seeds)} instead of {seeds} seeds or more"] * (len(self.seeds) < seeds)
-        changes += [f"{self.iterations:,} instead of {iterations:,} iterations or more"] * (self.iterations < iterations)
-        return ", ".join(changes)
+        return ", ".join(less(SETTING, {"seeds": len(self.seeds), "iterations": self.iterations}))
 
     def measure(self, workshop: Workshop) -> Outcome:
         """Solve every maze in six ways."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.claim import Claim, Outcome, Workshop
+from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.vagram_control import named
 from steelyard.trainers.config import Run, debug
 from steelyard.trainers.curves import Curves
@@ -50,9 +50,8 @@ class MbpoHopper:
 
     def scaled(self) -> str:
         """What is less than the claims demand."""
-        given, names = (len(self.seeds), self.env_steps, self.sac_steps), ("seeds", "steps of MBPO", "steps of SAC")
-        changes = [f"{a:,} instead of {b:,} {name}" for a, b, name in zip(given, FEWEST, names, strict=True) if a < b]
-        changes += [f"{self.updates:g} instead of 20 updates per step"] * (self.updates < 20)
+        given = {"seeds": len(self.seeds), "steps of MBPO": self.env_steps, "steps of SAC": self.sac_steps}
+        changes = less((*FEWEST, 20), given | {"updates per step": self.updates})
         return ", ".join([*changes, *["shrunk by --debug"] * self.debug])
 
     def runs(self) -> list[Run]:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.claim import Claim, Outcome, Workshop
+from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.kept import kept
 from experiments.mountain_car_sweep import MountainCarSweep
 from experiments.outlier_rewards import CONTAMINATIONS, EPISODE, OutlierRewards
@@ -56,13 +56,12 @@ class RobustControl:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        given = (len(self.seeds), self.car.episodes, self.outliers.steps)
-        names = ("seeds", "episodes of Mountain Car", "steps of the pendulum")
-        return ", ".join(
-            f"{own:,} instead of {least:,} {name} or more"
-            for own, least, name in zip(given, SETTING, names, strict=True)
-            if own < least
-        )
+        given = {
+            "seeds": len(self.seeds),
+            "episodes of Mountain Car": self.car.episodes,
+            "steps of the pendulum": self.outliers.steps,
+        }
+        return ", ".join(less(SETTING, given))
 
     def measure(self, workshop: Workshop) -> Outcome:
         """Train all agents and judge the claims by their returns."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.claim import Claim, Outcome, Workshop
+from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.kept import kept
 from experiments.over_seeds import mean, show
 from experiments.panels import COLOURS, bars, line, panels, save, style
@@ -65,9 +65,7 @@ class Spectral:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        found = (len(self.seeds), self.tasks, self.steps)
-        names = ("seeds", "tasks", "steps")
-        return ", ".join(f"{a} instead of {b} {name} or more" for a, b, name in zip(found, SETTING, names, strict=True) if a < b)
+        return ", ".join(less(SETTING, {"seeds": len(self.seeds), "tasks": self.tasks, "steps": self.steps}))
 
     def measure(self, workshop: Workshop) -> Outcome:
         """Train every row, one after the other."""

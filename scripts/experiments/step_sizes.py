@@ -8,7 +8,7 @@ from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
 from experiments import linear_prediction as methods
-from experiments.claim import Claim, Outcome, Workshop
+from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.linear_prediction import Method, learn
 from experiments.over_seeds import mean, show
 from experiments.panels import COLOURS, line, panels, save, style
@@ -41,10 +41,7 @@ class StepSizes:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        seeds, steps = SETTING
-        changes = [f"{len(self.seeds)} instead of {seeds} seeds or more"] * (len(self.seeds) < seeds)
-        changes += [f"{self.steps:,} instead of {steps:,} steps or more"] * (self.steps < steps)
-        return ", ".join(changes)
+        return ", ".join(less(SETTING, {"seeds": len(self.seeds), "steps": self.steps}))
 
     def methods(self) -> dict[str, Method]:
         """What is compared."""

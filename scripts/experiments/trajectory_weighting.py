@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, Literal
 
 from experiments.behaviours import Good, behaviour, given, good_recording, mixture, mixture_path, trained
-from experiments.claim import Claim, Outcome, Workshop, final_scores, interval
+from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from experiments.training import finished
 from steelyard.agents.networks import MLP
 from steelyard.envs.d4rl_table import normalized_score
@@ -97,9 +97,7 @@ class TrajectoryWeighting:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        seeds, updates = SETTING
-        changes = [f"{len(self.seeds)} instead of {seeds} seeds or more"] * (len(self.seeds) < seeds)
-        changes += [f"{self.updates:,} instead of {updates:,} updates or more"] * (self.updates < updates)
+        changes = less(SETTING, {"seeds": len(self.seeds), "updates": self.updates})
         changes += [f"only batches drawn by {' and '.join(self.samplers)}"] * (not {"uniform", "aw"} <= set(self.samplers))
         changes += ["shrunk by --debug"] * self.debug
         return ", ".join(changes)

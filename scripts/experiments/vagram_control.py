@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.claim import Claim, Outcome, Workshop, final_scores
+from experiments.claim import Claim, Outcome, Workshop, final_scores, less
 from experiments.over_seeds import mean, show
 from steelyard.agents.parts import Ensemble, Likelihood, SquaredError, ValueGradient
 from steelyard.agents.parts.ensemble import ModelObjective
@@ -108,9 +108,8 @@ class VagramPendulum:
 
     def scaled(self) -> str:
         """What is less than the claims demand."""
-        changes = [f"{self.env_steps:,} instead of 10,000 environment steps"] * (self.env_steps < 10_000)
-        changes += [f"{len(self.seeds)} instead of 3 seeds"] * (len(self.seeds) < 3)
-        changes += [f"{self.updates:g} instead of 10 updates per step"] * (self.updates < 10)
+        given = {"environment steps": self.env_steps, "seeds": len(self.seeds), "updates per step": self.updates}
+        changes = less((10_000, 3, 10), given)
         changes += ["shrunk by --debug"] * self.debug
         return ", ".join(changes)
 
@@ -169,9 +168,8 @@ class VagramHopper:
 
     def scaled(self) -> str:
         """What is less than the claims demand."""
-        changes = [f"{self.env_steps:,} instead of 60,000 environment steps"] * (self.env_steps < 60_000)
-        changes += [f"{len(self.seeds)} instead of 3 seeds"] * (len(self.seeds) < 3)
-        changes += [f"{self.updates:g} instead of 20 updates per step"] * (self.updates < 20)
+        given = {"environment steps": self.env_steps, "seeds": len(self.seeds), "updates per step": self.updates}
+        changes = less((60_000, 3, 20), given)
         changes += [f"networks {self.width} instead of 1024 wide"] * (self.width < 1024)
         changes += ["shrunk by --debug"] * self.debug
         return ", ".join(changes)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.claim import Claim, Outcome, Workshop
+from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.over_seeds import mean, ratio, show
 from experiments.panels import COLOURS, line, panels, save, style
 from experiments.pendulum_values import FASTEST, STRONGEST, PendulumValue, advance
@@ -77,13 +77,7 @@ class VagramSupervised:
 
     def scaled(self) -> str:
         """What is too little to judge a claim by."""
-        given = (len(self.seeds), self.steps, self.transitions)
-        names = ("seeds", "steps", "transitions")
-        found = [
-            f"{own:,} instead of {least:,} {name} or more"
-            for own, least, name in zip(given, SETTING, names, strict=True)
-            if own < least
-        ]
+        found = less(SETTING, {"seeds": len(self.seeds), "steps": self.steps, "transitions": self.transitions})
         missing = {0, 10} - set(self.distractors)
         return ", ".join([*found, *(f"without {count} distractors" for count in sorted(missing))])
 
