@@ -1,9 +1,13 @@
 """Joining a Ray cluster, or starting Ray on this machine: the extra `cluster`."""
 
+import contextlib
 import importlib
 import math
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from steelyard.agents.errors import SteelyardError
@@ -39,7 +43,8 @@ class Cluster:
             options = {"address": "local", "include_dashboard": False}
             options["num_cpus"] = max(math.ceil(cpus), os.cpu_count() or 1)
         try:
-            self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
+            with own_signals():
+                self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             place = f"the Ray cluster at {address}" if address else "Ray on this machine"
             raise ClusterError(f"{place} cannot be used ({first_line(error)}); look at `ray status` there.") from error
@@ -73,6 +78,18 @@ class Cluster:
         """Leave the cluster, or end Ray if it was started here."""
         if self.own and self.ray.is_initialized():
             self.ray.shutdown()
+
+
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """Leaves the handlers of Ctrl-C and SIGTERM as they are: Ray puts one in their place that ends the process without a checkpoint."""
+    main = threading.current_thread() is threading.main_thread()
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def require_ray() -> Any:

@@ -79,6 +79,11 @@ def transitions(buffer: ReplayBuffer) -> list[tuple[Any, ...]]:
     return [(i % buffer.num_envs, tuple(batch.obs[i].tolist()), tuple(batch.next_obs[i].tolist())) for i in rows]
 
 
+def drain(pool: RemotePool) -> None:
+    while pool.collected < pool.limit:
+        pool.collect()
+
+
 def test_a_node_killed_in_the_middle_takes_no_row_with_it(worlds: Any, two_nodes: Any) -> None:
     cluster, node = two_nodes(2, 1)
     buffer = ReplayBuffer(worlds.SPEC, 4000, 4)
@@ -142,8 +147,7 @@ def test_errors_in_an_actor_are_one_sentence(worlds: Any) -> None:
         pool = RemotePool(RayEngine("", 1.0, 1, 60.0), kind, worlds.Constant(), ReplayBuffer(worlds.SPEC, 100), 1, 0)
         pool.allow(100)
         with pool, pytest.raises(ActorError, match=words):
-            while pool.collected < 100:
-                pool.collect()
+            drain(pool)
 
 
 def test_a_sweep_survives_a_node_and_its_runs_are_those_of_one_machine(two_nodes: Any, tmp_path: Path) -> None:
