@@ -31,6 +31,7 @@ def make(
     render_size: int | None = None,
     pictures: Pictures | None = None,
     distractors: int = 0,
+    threads: int = 0,
 ) -> VectorEnv:
     """`num_envs` worlds of `task`.
 
@@ -43,6 +44,7 @@ def make(
     `device`: where observations and rewards go. `render_size`: height and width in pixels of what `render` draws; None: the world's own.
     `pictures`: observations are pictures, as uint8, and not the world's own (dm-control, and Gymnasium's worlds that draw themselves).
     `distractors`: numbers appended to the observation that nothing depends on (`Distracted`).
+    `threads`: of "batch" vectorization on a CPU; 0 for as many as the machine has.
 
     Raises `EnvError` for an unknown task, with suggestions, and for a combination that does not exist.
     """
@@ -52,7 +54,7 @@ def make(
         from steelyard.envs.distractors import Distracted
 
         options = {"action_repeat": action_repeat, "vectorization": vectorization, "device": device, "render_size": render_size}
-        return Distracted(make(task, num_envs, **options), distractors)
+        return Distracted(make(task, num_envs, threads=threads, **options), distractors)
     if num_envs < 1 or action_repeat < 1 or (render_size is not None and render_size < 1):
         raise EnvError(f"{task}: num_envs, action_repeat and render_size must be at least 1.")
     if vectorization not in VECTORIZATIONS:
@@ -67,7 +69,7 @@ def make(
     # Adapters are imported when they are needed: dm-control alone takes a second.
     if _is_gymnasium(task):
         if pictures is None:
-            return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size)
+            return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size, threads)
         from steelyard.envs.gym_envs import GymEnv
 
         world = GymEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size, pictures=pictures)
@@ -128,7 +130,13 @@ def _is_gymnasium(task: str) -> bool:
 
 
 def _make_gymnasium(
-    task: str, num_envs: int, action_repeat: int, vectorization: str, device: torch.device | str, render_size: int | None
+    task: str,
+    num_envs: int,
+    action_repeat: int,
+    vectorization: str,
+    device: torch.device | str,
+    render_size: int | None,
+    threads: int,
 ) -> VectorEnv:
     if vectorization == "batch":
         from steelyard.envs.batch_envs import BatchEnv
@@ -136,7 +144,8 @@ def _make_gymnasium(
 
         if task not in TASKS:
             raise EnvError(f"{task} has no batch form; use vectorization='sync', or one of {', '.join(TASKS)}.")
-        return BatchEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size)
+        options = {"device": device, "render_size": render_size}
+        return BatchEnv(task, num_envs, action_repeat=action_repeat, threads=threads, **options)
     from steelyard.envs.gym_envs import GymEnv
 
     asynchronous = vectorization == "async"

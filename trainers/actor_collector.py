@@ -1,22 +1,16 @@
 """Collecting in other processes, seen from the training loop."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
-from steelyard import envs
 from steelyard.agents.acting import ActingAgent
-from steelyard.envs.vector import VectorEnv
-from steelyard.trainers.actors import ActorPool, Episode
+from steelyard.trainers.actors import Episode, Pool
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.config import Run
 
-LEAD = 16
-"""Transitions per world that the actors may be ahead of the learner."""
-
 
 class ActorCollector:
-    """`run.actors` processes with `run.num_envs` worlds each, which write into shared replay while the learner updates.
+    """`run.actors` actors with `run.num_envs` worlds each, which fill replay while the learner updates; `run.collecting` says where they are.
 
     They collect up to the next checkpoint and stand still while it is written. After a resume their worlds start new episodes.
     """
@@ -26,7 +20,7 @@ class ActorCollector:
         self.segment = max(run.checkpoint_interval // run.action_repeat, 1)
         self.total = -(-run.env_steps // run.action_repeat)
         self.before = 0
-        self.pool: ActorPool | None = None
+        self.pool: Pool | None = None
 
     def collect(self) -> int:
         """Wait for new transitions, show them to the running statistics, and return how many."""
@@ -39,17 +33,11 @@ class ActorCollector:
             self.agent.observe(step)
         return new.transitions
 
-    def start(self) -> ActorPool:
-        """The processes, once it is known how far the run has come."""
+    def start(self) -> Pool:
+        """The actors, once it is known how far the run has come."""
         run = self.run
-        self.pool = ActorPool(
-            functools.partial(worlds, run),
-            self.agent.explorer(),
-            self.buffer,
-            run.actors,
-            seed=run.seed + self.before,
-            random_transitions=max(run.random_steps - self.before, 0),
-            lead=lead(run),
+        self.pool = run.collecting.pool(
+            run, self.agent.explorer(), self.buffer, run.seed + self.before, max(run.random_steps - self.before, 0)
         )
         self.pool.start()
         return self.pool
@@ -67,7 +55,7 @@ class ActorCollector:
         """Allow no further transitions; True once all that were allowed have been collected."""
         if self.pool is None:
             return True
-        self.pool.limit = int(self.pool.board.allowed.sum())
+        self.pool.hold()
         return self.pool.collected == self.pool.limit
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,17 +67,6 @@ class ActorCollector:
         self.before = state["transitions"]
 
     def close(self) -> None:
-        """End the processes."""
+        """End the actors."""
         if self.pool:
             self.pool.close()
-
-
-def lead(run: Run) -> int:
-    """Transitions that all actors together may be ahead."""
-    return LEAD * run.actors * run.num_envs
-
-
-def worlds(run: Run, actor: int) -> VectorEnv:
-    """The worlds of one actor."""
-    del actor
-    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, pictures=run.pictures, distractors=run.distractors)

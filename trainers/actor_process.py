@@ -88,7 +88,7 @@ def _act(job: Assignment, policy: nn.Module) -> None:
             explore = written < job.random_transitions
             action = env.spec.random_action(end - first, generator) if explore else policy(obs, generator)
             step = env.step(action)
-            step = step._replace(valid=_first(step.valid, room))
+            step = step._replace(valid=first_of(step.valid, room))
             job.buffer.add(obs, action, step, slice(first, end))
             written += int(step.valid.sum())
             obs = step.obs
@@ -110,6 +110,6 @@ def _room(job: Assignment, written: int) -> int:
         time.sleep(PAUSE)
 
 
-def _first(valid: Tensor, room: int) -> Tensor:
+def first_of(valid: Tensor, room: int) -> Tensor:
     """The first `room` of the valid columns: the last step before the limit may be more than there is room for."""
     return valid & (valid.cumsum(0) <= room)

@@ -24,6 +24,7 @@ from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
+from steelyard.trainers.collecting import CollectingSlot, LocalProcesses
 from steelyard.trainers.imagination import ImaginationSlot, NoImagination, Rollouts
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
@@ -85,6 +86,8 @@ class Run:
     """Numbers appended to each observation that move chaotically and that nothing depends on (VaGraM's test of models): 0, 5, 10, 15."""
     actors: int = 0
     """Processes that collect while the learner updates, each with `num_envs` worlds; 0 collects in the learner's process, which is deterministic."""
+    collecting: CollectingSlot = field(default_factory=LocalProcesses)
+    """Where the actors live: in processes of this machine, or, through Ray, on others too."""
     random_steps: int = 5_000
     """Transitions collected before the first update."""
     first_actions: Literal["uniform", "policy"] = "uniform"
@@ -146,6 +149,8 @@ class Run:
         if modelled != isinstance(self.imagination, Rollouts):
             given, missing = ("agent.model", "imagination:rollouts") if modelled else ("imagination", "agent.model:ensemble")
             raise ConfigError(f"{given} is given without what it needs; add {missing}, or leave it out.")
+        if not self.actors and self.collecting != LocalProcesses():
+            raise ConfigError(f"collecting is {type(self.collecting).__name__}, but actors is 0; say how many with --actors.")
         if self.actors and (self.first_actions, self.acting) != ("uniform", "sampled"):
             raise ConfigError("actors in other processes begin with uniform actions and then draw the policy's; use --actors 0.")
 

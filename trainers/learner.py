@@ -12,13 +12,15 @@ from steelyard.agents.parts.part import Watcher
 from steelyard.agents.types import Batch, Metrics
 from steelyard.trainers.capture import Launches
 from steelyard.trainers.samplers import Sampler
+from steelyard.trainers.staging import Staging
 
 
 class Learner:
     """Draws batches and updates the agent with them.
 
     The random numbers are drawn outside the graph, from the sampler's and the agent's own streams; picking rows, gathering them and all of
-    the update are inside. Where replay lies in host memory and the agent on a GPU, the gathered batch travels between the two.
+    the update are inside. Where replay lies in host memory and the agent on a GPU, the gathered batch travels between the two,
+    through pinned memory and without the host waiting (`staging.py`).
 
     Args:
         agent: Who learns.
@@ -29,6 +31,7 @@ class Learner:
     def __init__(self, agent: ActingAgent, sampler: Sampler, folder: Path):
         self.agent, self.sampler, self.folder = agent, sampler, folder
         self.together = sampler.device == agent.device
+        self.staging = Staging(agent.device) if agent.device.type == "cuda" and sampler.device.type == "cpu" else None
         self.run = agent.compiled(self.apply)
         self.launches = Launches(self.run) if self.together and agent.device.type == "cuda" else None
         self.watchers: tuple[Watcher, ...] = ()
@@ -72,11 +75,9 @@ class Learner:
 
     def transfer(self, batch: Batch) -> Batch:
         """The batch on the agent's device."""
-        columns = {
-            name: column.to(self.agent.device, non_blocking=True)
-            for name, column in batch._asdict().items()
-            if column is not None
-        }
+        if self.staging:
+            return self.staging.move(batch)
+        columns = {name: column.to(self.agent.device) for name, column in batch._asdict().items() if column is not None}
         return batch._replace(**columns)
 
     def check(self, picks: Tensor | None = None) -> None:

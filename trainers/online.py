@@ -15,8 +15,8 @@ from steelyard import envs
 from steelyard.agents.types import Metrics, Spec
 from steelyard.envs import terminations
 from steelyard.trainers import checkpoint, imagination, plain, threads
-from steelyard.trainers.actor_collector import ActorCollector, lead
-from steelyard.trainers.actors import Episode, guard_rows
+from steelyard.trainers.actor_collector import ActorCollector
+from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collector import Collector, LocalCollector
 from steelyard.trainers.config import ConfigError, Run
@@ -299,11 +299,9 @@ def has_compiler() -> bool:
 
 def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
     """Replay for a run: shared between processes, on the GPU where one learns, or in host memory."""
-    capacity = max(min(run.capacity, run.env_steps), 2 * num_envs)
     if run.actors:
-        # Actors advance unevenly: a column of the fast one needs more rows than its share.
-        capacity = max(min(run.capacity, 2 * run.env_steps), 2 * num_envs)
-        return ReplayBuffer(spec, capacity, num_envs, "shared", guard=guard_rows(run.actors, lead(run)))
+        return run.collecting.replay(run, spec, num_envs)
+    capacity = max(min(run.capacity, run.env_steps), 2 * num_envs)
     if run.torch_device.type == "cuda":
         return ReplayBuffer(spec, capacity, num_envs, "device", run.torch_device)
     return ReplayBuffer(spec, capacity, num_envs)

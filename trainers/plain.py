@@ -21,6 +21,7 @@ from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
 from steelyard.trainers import imagination, rollout_samplers, samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
+from steelyard.trainers.collecting import LocalProcesses, RayActors
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
@@ -107,6 +108,8 @@ CLASSES = {
         schedules.FixedRatio,
         schedules.Priming,
         AdaptiveRatio,
+        LocalProcesses,
+        RayActors,
     )
 }
 """Every class that may stand in a saved configuration, by its tag."""

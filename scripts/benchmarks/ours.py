@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from benchmarks import shared_replay
 from benchmarks.models import model
 from benchmarks.plain_pixels import PlainDrQV2
 from benchmarks.window import Subject, repeat, serve
@@ -51,6 +52,8 @@ def build(kind: str, threads: int, **options: Any) -> Subject:
         "stepping": stepping,
         "replay_add": replay_add,
         "replay_sample": replay_sample,
+        "replay_shared": shared_replay.reading_and_writing,
+        "replay_actors": shared_replay.collecting,
         "model": partial(model, spec=SPEC),
     }
     return subjects[kind](**options)
@@ -184,10 +187,10 @@ def replay_add(num_envs: int) -> Subject:
     return repeat(lambda: buffer.add(step.obs, action, step), num_envs)
 
 
-def replay_sample() -> Subject:
+def replay_sample(batch_size: int) -> Subject:
     """Transitions drawn uniformly and gathered, without compilation."""
-    sampler = Uniform().build(filled(MILLION), BATCH, 1, 0.99, seed=0)
-    return repeat(sampler.sample, BATCH)
+    sampler = Uniform().build(filled(MILLION), batch_size, 1, 0.99, seed=0)
+    return repeat(sampler.sample, batch_size)
 
 
 if __name__ == "__main__":

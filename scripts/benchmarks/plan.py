@@ -100,11 +100,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
         used = max(threads) if vectorization == "batch" else 1
         options = {"kind": "stepping", "vectorization": vectorization, "num_envs": num_envs}
         rows.append(Row("envs", f"{vectorization}, {num_envs} world{'s' * (num_envs > 1)}", used, options))
-    rows += [
-        Row("replay", "add, one world", 1, {"kind": "replay_add", "num_envs": 1}),
-        Row("replay", "add, 64 worlds", 1, {"kind": "replay_add", "num_envs": 64}),
-        Row("replay", "sample, batches of 256", 1, {"kind": "replay_sample"}),
-    ]
+    rows += replay()
     for library in peers:
         if library == "d3rlpy":
             continue
@@ -115,6 +111,28 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
             ]
             if library == "sb3":
                 rows.append(Row("simba", "SAC as above, the yardstick", count, {"kind": "updates", "library": library}, library))
+    return rows
+
+
+def replay() -> list[Row]:
+    """The rows of the table `replay`: writing and reading in one process, both at once in two, and actors from end to end."""
+    rows = [Row("replay", f"add, {n} world{'s' * (n > 1)}", 1, {"kind": "replay_add", "num_envs": n}) for n in (1, 64)]
+    rows += [
+        Row("replay", f"sample, batches of {size}", 1, {"kind": "replay_sample", "batch_size": size}) for size in (256, 4096)
+    ]
+    for counted, label in (("read", "sample, batches of 256"), ("written", "add, 64 worlds")):
+        options = {"kind": "replay_shared", "counted": counted}
+        rows.append(Row("replay", f"{label}, while another process {'writes' if counted == 'read' else 'reads'}", 1, options))
+    for actors in (1, 2):
+        options = {"kind": "replay_actors", "actors": actors}
+        rows.append(
+            Row(
+                "replay",
+                f"{actors} actor{'s' * (actors > 1)} of 64 HalfCheetah-v5 (batch), random actions, no updates",
+                1,
+                options,
+            )
+        )
     return rows
 
 

@@ -9,29 +9,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from steelyard.trainers import plain
-from steelyard.trainers.config import Run, Transfer
-from steelyard.trainers.online import Online, train
-from steelyard.trainers.pipeline import Pipeline
-from steelyard.trainers.tables import Table
+from steelyard.trainers.config import Run
+from steelyard.trainers.run_folders import finished, steps_done, train_here
 
 LOOK = 5.0
 """Seconds between looks at how far the runs have come."""
-
-
-def steps_done(run: Run, root: Path, table: str) -> int:
-    """Steps of the last row of one of the run's tables."""
-    path = run.folder(root) / table
-    if not path.exists():
-        return 0
-    rows = Table(path)
-    return int(rows.last(rows.columns[0]) or 0)
-
-
-def finished(run: Run, root: Path) -> bool:
-    """Whether exactly this run lies there with its last evaluation done."""
-    written = run.folder(root) / "config.json"
-    return written.exists() and plain.load(written) == run and steps_done(run, root, "eval.csv") >= run.total_steps
 
 
 def default_jobs() -> int:
@@ -47,11 +29,6 @@ def train_quietly(run: Run, root: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         return train_here(run, root)
-
-
-def train_here(run: Run, root: Path) -> Path:
-    """Train in this process: from data, if the run names some."""
-    return train(run, root, make_loop=Pipeline if isinstance(run, Transfer) else Online)
 
 
 def train_all(runs: list[Run], root: Path, jobs: int, console: Console) -> list[Path]:

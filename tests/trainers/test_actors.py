@@ -278,3 +278,43 @@ def test_a_pool_that_cannot_work_is_refused(worlds, options, words):
     buffer = ReplayBuffer(worlds.SPEC, 100, **options)
     with pytest.raises(ActorError, match=words):
         ActorPool(worlds.Addresses, worlds.Constant(), buffer, 2, seed=0, lead=LEAD)
+
+
+def test_a_slow_learner_is_not_run_away_from(worlds):
+    buffer, pool = build(worlds, worlds.Addresses, capacity=60)
+    schedule, updates = FixedRatio(0.5).build(), 0
+    with pool:
+        pool.allow(10**6)
+        for _ in range(5):
+            new = pool.collect()
+            updates += schedule.updates(new.transitions)
+            assert updates == pool.collected // 2
+            # The learner's updates take long: meanwhile the actors fill their lead and then stand still, to the transition.
+            ahead = pool.collected - new.transitions + LEAD
+            deadline = time.monotonic() + 60
+            while int(pool.board.allowed.sum()) > written(buffer):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert written(buffer) == ahead
+            time.sleep(0.05)
+            assert written(buffer) == ahead
+
+
+def written(buffer):
+    """Transitions in the columns since the start; every seventh is followed by the row of a reset, which is none."""
+    return sum(rows - rows // 8 for rows in buffer.cursors.tolist())
+
+
+def test_slow_actors_are_waited_for_and_not_trained_past(worlds):
+    buffer, pool = build(worlds, functools.partial(worlds.Addresses, delay=0.01), num_envs=4)
+    schedule, updates = FixedRatio(3.3).build(), 0
+    with pool:
+        pool.allow(120)
+        while pool.collected < 120:
+            new = pool.collect()
+            # A learner that is faster than its actors waits in `collect`: what it returns is never nothing, and never more than there is.
+            assert new.transitions > 0
+            updates += schedule.updates(new.transitions)
+            assert updates == pool.collected * 33 // 10
+    assert updates == 396
+    assert len(transitions(buffer)) == 120
