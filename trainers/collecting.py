@@ -37,11 +37,11 @@ class LocalProcesses:
 
     def replay(self, run: "Run", spec: Spec, num_envs: int) -> ReplayBuffer:
         """A ring in shared memory, with the guard that several writers need."""
+        require_vectorization(run)
         return ReplayBuffer(spec, capacity(run, num_envs), num_envs, "shared", guard=guard_rows(run.actors, lead(run)))
 
     def pool(self, run: "Run", policy: nn.Module, buffer: ReplayBuffer, seed: int, random_transitions: int) -> Pool:
         """One process for each actor."""
-        require_vectorization(run)
         make_env = functools.partial(worlds, run, 1)
         return ActorPool(make_env, policy, buffer, run.actors, seed, random_transitions, lead=lead(run))
 
@@ -65,7 +65,16 @@ class RayActors:
                 raise ActorError(f"collecting.{name} is {getattr(self, name)}; give a positive number.")
 
     def replay(self, run: "Run", spec: Spec, num_envs: int) -> ReplayBuffer:
-        """A ring where the agent learns, since only the learner writes it: in host memory, or on the GPU."""
+        """A ring where the agent learns, since only the learner writes it: in host memory, or on the GPU.
+
+        It is made before anything is written, so this is where Ray is missed. Raises `ClusterError` if it is, or nobody answers at the address.
+        """
+        from steelyard.trainers.cluster import require_answer, require_ray
+
+        require_vectorization(run)
+        require_ray()
+        if self.address:
+            require_answer(self.address)
         on_gpu = run.torch_device.type == "cuda"
         return ReplayBuffer(spec, capacity(run, num_envs), num_envs, "device" if on_gpu else "host", run.torch_device)
 
@@ -74,7 +83,6 @@ class RayActors:
         from steelyard.trainers.ray_engine import RayEngine
         from steelyard.trainers.remote_pool import RemotePool
 
-        require_vectorization(run)
         return RemotePool(
             RayEngine(self.address, self.cpus, run.actors, self.patience),
             functools.partial(worlds, run, max(int(self.cpus), 1)),
