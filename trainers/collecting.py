@@ -1,15 +1,16 @@
 """The slot `collecting`: where a run's actors live, and how their transitions reach replay."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from steelyard import envs
 from steelyard.agents.types import Spec
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers.actors import ActorError, ActorPool, Pool, guard_rows
+from steelyard.trainers.actors import ActorError, ActorPool, Collected, Episode, guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
 
 if TYPE_CHECKING:
@@ -17,6 +18,46 @@ if TYPE_CHECKING:
 
 LEAD = 16
 """Transitions per world that actors on this machine may be ahead of the learner."""
+
+
+class Pool(Protocol):
+    """Actors as the training loop sees them: processes of this machine (`ActorPool`), or remote ones (`RemotePool`)."""
+
+    limit: int
+    """Transitions that may be collected since the start."""
+
+    @property
+    def collected(self) -> int:
+        """Transitions that `collect` has returned since the start."""
+        ...
+
+    def start(self) -> None:
+        """Start the actors, with fresh episodes in all columns. They wait until `allow`."""
+        ...
+
+    def allow(self, transitions: int) -> None:
+        """Let the actors collect until `collected` is `transitions`, exactly."""
+        ...
+
+    def hold(self) -> None:
+        """Lower the limit to what the actors have been allowed already."""
+        ...
+
+    def publish(self, state: Mapping[str, Tensor]) -> None:
+        """Give the actors new values of the policy's `state_dict()`."""
+        ...
+
+    def collect(self) -> Collected:
+        """Wait for new rows and return them; nothing if the limit of `allow` is reached."""
+        ...
+
+    def episodes(self) -> list[Episode]:
+        """Episodes that finished since the last call."""
+        ...
+
+    def close(self) -> None:
+        """End the actors."""
+        ...
 
 
 class Collecting(Protocol):
