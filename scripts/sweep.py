@@ -79,7 +79,7 @@ def sweep(options: Options, further: Sequence[str]) -> int:
         options.suffix,
     )
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    cluster = Cluster(options.address, gpus=options.gpus)
+    cluster = Cluster(options.address)
     with RayLauncher(cluster, options.root, options.cpus, options.gpus) as launcher, Interrupts() as interrupts:
         if cluster.embedded and not launcher.fits():
             raise ClusterError(f"this machine is too small: {launcher.shortage()}.")

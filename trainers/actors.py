@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -62,46 +62,6 @@ class Collected(NamedTuple):
     equal observations: there is nothing to learn from it."""
     transitions: int
     """How many valid rows these are."""
-
-
-class Pool(Protocol):
-    """Actors as the training loop sees them: processes of this machine (`ActorPool`), or remote ones (`RemotePool`)."""
-
-    limit: int
-    """Transitions that may be collected since the start."""
-
-    @property
-    def collected(self) -> int:
-        """Transitions that `collect` has returned since the start."""
-        ...
-
-    def start(self) -> None:
-        """Start the actors, with fresh episodes in all columns. They wait until `allow`."""
-        ...
-
-    def allow(self, transitions: int) -> None:
-        """Let the actors collect until `collected` is `transitions`, exactly."""
-        ...
-
-    def hold(self) -> None:
-        """Lower the limit to what the actors have been allowed already."""
-        ...
-
-    def publish(self, state: Mapping[str, Tensor]) -> None:
-        """Give the actors new values of the policy's `state_dict()`."""
-        ...
-
-    def collect(self) -> Collected:
-        """Wait for new rows and return them; nothing if the limit of `allow` is reached."""
-        ...
-
-    def episodes(self) -> list[Episode]:
-        """Episodes that finished since the last call."""
-        ...
-
-    def close(self) -> None:
-        """End the actors."""
-        ...
 
 
 class ActorPool:

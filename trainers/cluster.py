@@ -23,11 +23,11 @@ class ClusterError(SteelyardError):
 class Cluster:
     """A connection to Ray. Ray that was started or joined here is left by `close`; one that was there before stays."""
 
-    def __init__(self, address: str = "", cpus: float = 0.0, gpus: float = 0.0):
+    def __init__(self, address: str = "", cpus: float = 0.0):
         """Join the cluster at `address` (host:port, `auto`, or the variable RAY_ADDRESS); without one start Ray on this machine.
 
-        `cpus` and `gpus`: what will be asked for at the same time; Ray on this machine offers at least so many CPUs, however many cores there are.
-        Raises `ClusterError` if Ray is not installed, the address does not answer, or this machine has too few GPUs.
+        `cpus`: what will be asked for at the same time; Ray on this machine offers at least so many, however many cores there are.
+        Raises `ClusterError` if Ray is not installed or the address does not answer.
         """
         self.ray = require_ray()
         self.own = not self.ray.is_initialized()
@@ -48,15 +48,6 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError) as error:
             place = f"the Ray cluster at {address}" if address else "Ray on this machine"
             raise ClusterError(f"{place} cannot be used ({first_line(error)}); look at `ray status` there.") from error
-        if not address and self.total("GPU") < gpus:
-            self.close()
-            raise ClusterError(
-                f"{gpus:g} GPUs are asked for, and this machine has {self.total('GPU'):g}; join a cluster with --address."
-            )
-
-    def total(self, resource: str) -> float:
-        """How much of a resource ("CPU", "GPU") all living machines have."""
-        return float(self.ray.cluster_resources().get(resource, 0.0))
 
     def largest(self) -> tuple[int, float, float]:
         """Living machines, and the most CPUs and GPUs that one of them has."""

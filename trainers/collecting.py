@@ -1,15 +1,16 @@
 """The slot `collecting`: where a run's actors live, and how their transitions reach replay."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from steelyard import envs
 from steelyard.agents.types import Spec
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers.actors import ActorError, ActorPool, Pool, guard_rows
+from steelyard.trainers.actors import ActorError, ActorPool, Collected, Episode, guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
 
 if TYPE_CHECKING:
@@ -17,6 +18,46 @@ if TYPE_CHECKING:
 
 LEAD = 16
 """Transitions per world that actors on this machine may be ahead of the learner."""
+
+
+class Pool(Protocol):
+    """Actors as the training loop sees them: processes of this machine (`ActorPool`), or remote ones (`RemotePool`)."""
+
+    limit: int
+    """Transitions that may be collected since the start."""
+
+    @property
+    def collected(self) -> int:
+        """Transitions that `collect` has returned since the start."""
+        ...
+
+    def start(self) -> None:
+        """Start the actors, with fresh episodes in all columns. They wait until `allow`."""
+        ...
+
+    def allow(self, transitions: int) -> None:
+        """Let the actors collect until `collected` is `transitions`, exactly."""
+        ...
+
+    def hold(self) -> None:
+        """Lower the limit to what the actors have been allowed already."""
+        ...
+
+    def publish(self, state: Mapping[str, Tensor]) -> None:
+        """Give the actors new values of the policy's `state_dict()`."""
+        ...
+
+    def collect(self) -> Collected:
+        """Wait for new rows and return them; nothing if the limit of `allow` is reached."""
+        ...
+
+    def episodes(self) -> list[Episode]:
+        """Episodes that finished since the last call."""
+        ...
+
+    def close(self) -> None:
+        """End the actors."""
+        ...
 
 
 class Collecting(Protocol):
@@ -37,11 +78,11 @@ class LocalProcesses:
 
     def replay(self, run: "Run", spec: Spec, num_envs: int) -> ReplayBuffer:
         """A ring in shared memory, with the guard that several writers need."""
+        require_vectorization(run)
         return ReplayBuffer(spec, capacity(run, num_envs), num_envs, "shared", guard=guard_rows(run.actors, lead(run)))
 
     def pool(self, run: "Run", policy: nn.Module, buffer: ReplayBuffer, seed: int, random_transitions: int) -> Pool:
         """One process for each actor."""
-        require_vectorization(run)
         make_env = functools.partial(worlds, run, 1)
         return ActorPool(make_env, policy, buffer, run.actors, seed, random_transitions, lead=lead(run))
 
@@ -65,7 +106,16 @@ class RayActors:
                 raise ActorError(f"collecting.{name} is {getattr(self, name)}; give a positive number.")
 
     def replay(self, run: "Run", spec: Spec, num_envs: int) -> ReplayBuffer:
-        """A ring where the agent learns, since only the learner writes it: in host memory, or on the GPU."""
+        """A ring where the agent learns, since only the learner writes it: in host memory, or on the GPU.
+
+        It is made before anything is written, so this is where Ray is missed. Raises `ClusterError` if it is, or nobody answers at the address.
+        """
+        from steelyard.trainers.cluster import require_answer, require_ray
+
+        require_vectorization(run)
+        require_ray()
+        if self.address:
+            require_answer(self.address)
         on_gpu = run.torch_device.type == "cuda"
         return ReplayBuffer(spec, capacity(run, num_envs), num_envs, "device" if on_gpu else "host", run.torch_device)
 
@@ -74,7 +124,6 @@ class RayActors:
         from steelyard.trainers.ray_engine import RayEngine
         from steelyard.trainers.remote_pool import RemotePool
 
-        require_vectorization(run)
         return RemotePool(
             RayEngine(self.address, self.cpus, run.actors, self.patience),
             functools.partial(worlds, run, max(int(self.cpus), 1)),

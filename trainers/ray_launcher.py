@@ -62,7 +62,7 @@ class RayLauncher:
             cause = error.cause if error.cause is not None else error
             return Outcome("failed", f"it could not be started ({type(cause).__name__}: {first_line(cause)})")
         except errors.RayError as error:
-            return Outcome("lost", f"its machine was lost ({first_line(error)})")
+            return Outcome("lost", f"its task or its machine was lost ({first_line(error)})")
 
     def fits(self) -> bool:
         """Whether some machine is large enough for a run."""

@@ -22,15 +22,18 @@ SPEC = Spec(obs_size=17, action_size=6, horizon=1000)
 ROWS, WORLDS, BATCH = 1_000_000, 64, 256
 
 
-def write(buffer: ReplayBuffer) -> None:
-    """Add steps of random numbers, as fast as possible, until the learner's process is gone."""
+def write(buffer: ReplayBuffer, going: Tensor) -> None:
+    """Add steps of random numbers, as fast as possible, while `going` says so and until the learner's process is gone."""
     torch.set_num_threads(1)
     parent = os.getppid()
     obs, never = torch.randn(WORLDS, SPEC.obs_size), torch.zeros(WORLDS, dtype=torch.bool)
     step = Step(obs, obs, torch.randn(WORLDS), never, never, ~never, {})
     action = torch.rand(WORLDS, SPEC.action_size) * 2 - 1
     while os.getppid() == parent:
-        for _ in range(100):
+        if not going:
+            time.sleep(0.001)  # other measurements have their turn
+            continue
+        for _ in range(10):
             buffer.add(obs, action, step)
 
 
@@ -38,15 +41,18 @@ def reading_and_writing(counted: str) -> Subject:
     """Transitions `read` by this process, or `written` by another one meanwhile."""
     buffer = ReplayBuffer(SPEC, ROWS, WORLDS, "shared", guard=1000)
     sampler = Uniform().build(buffer, BATCH, 1, 0.99, seed=0)
-    multiprocessing.get_context("spawn").Process(target=write, args=(buffer,), daemon=True).start()
+    going = torch.ones(1, dtype=torch.bool).share_memory_()
+    multiprocessing.get_context("spawn").Process(target=write, args=(buffer, going), daemon=True).start()
     while int(buffer.cursors.min()) < 1000:
         time.sleep(0.01)
 
     def subject(seconds: float) -> tuple[int, float]:
+        going.fill_(True)
         start, before, read = time.perf_counter(), int(buffer.cursors.sum()), 0
         while time.perf_counter() - start < seconds:
             sampler.sample()
             read += BATCH
+        going.fill_(False)
         written = int(buffer.cursors.sum()) - before
         return (read if counted == "read" else written), time.perf_counter() - start
 

@@ -65,7 +65,7 @@ def plan(
         run = resolve(run) if isinstance(run, Transfer) else run
         run = config.debug(run) if debug else run
         runs += [dataclasses.replace(run, seed=seed) for seed in seeds]
-    require_tasks({run.task for run in runs})
+    require_tasks(runs)
     return runs
 
 
@@ -97,7 +97,7 @@ def require_distinct(kind: str, values: Sequence[object]) -> None:
             raise ConfigError(f"{kind} has {value} twice; give it once.")
 
 
-def require_tasks(tasks: Iterable[str]) -> None:
+def require_tasks(runs: Iterable[Run]) -> None:
     """Raises `EnvError` for a task that cannot be made here, before anything is queued."""
-    for task in sorted(tasks):
-        envs.make(task, 1).close()
+    for task, repeat, form in sorted({(run.task, run.action_repeat, run.evaluation_vectorization) for run in runs}):
+        envs.make(task, 1, action_repeat=repeat, vectorization=form).close()

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from steelyard.trainers import run_folders
 from steelyard.trainers.statistics import summarise
@@ -40,16 +41,15 @@ def rows(jobs: Sequence[Job], root: Path) -> list[tuple[str, ...]]:
     return found
 
 
-def draw(jobs: Sequence[Job], root: Path) -> Table:
-    """The table of all runs."""
-    counts = Counter(job.state for job in jobs)
-    title = ", ".join(f"{number} {state}" for state, number in counts.items())
-    table = Table(title=f"{len(jobs)} runs below {root}: {title}", title_justify="left")
+def draw(jobs: Sequence[Job], root: Path) -> Group:
+    """The table of all runs, below a line that counts them."""
+    counts = ", ".join(f"{number} {state}" for state, number in Counter(job.state for job in jobs).items())
+    table = Table()
     for heading in ("task", "preset", "seed", "state", "steps", "return", "machine", ""):
         table.add_column(heading, justify="right" if heading in ("seed", "steps", "return") else "left")
     for job, row in zip(jobs, rows(jobs, root), strict=True):
         table.add_row(*row, style=COLOURS.get(job.state))
-    return table
+    return Group(Text(f"{len(jobs)} runs below {root}: {counts}"), table)
 
 
 def summary(jobs: Sequence[Job], root: Path) -> tuple[Table, list[str]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from steelyard.agents.errors import SteelyardError
 from steelyard.trainers import config, plain
 from steelyard.trainers.presets import MUJOCO
-from steelyard.trainers.sweep import Job
+from steelyard.trainers.sweep import Job, State
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 Call = Callable[..., tuple[int, str, str]]
@@ -111,8 +111,9 @@ def test_without_ray_a_sweep_says_how_to_install_it(call: Call, monkeypatch: pyt
 
 def jobs(root: Path) -> list[Job]:
     """Two finished seeds, one that failed and one that runs."""
-    found = []
-    for seed, (state, score) in enumerate([("finished", 10.0), ("finished", 20.0), ("failed", 99.0), ("running", None)]):
+    found: list[Job] = []
+    ends: list[tuple[State, float | None]] = [("finished", 10.0), ("finished", 20.0), ("failed", 99.0), ("running", None)]
+    for seed, (state, score) in enumerate(ends):
         run = grid_run(seed)
         folder = run.folder(root)
         plain.save(run, folder / "config.json")

@@ -5,6 +5,7 @@ import importlib
 import signal
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -102,10 +103,9 @@ def test_batches_in_actors_take_one_thread_each(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_actors_start_no_processes_of_their_own(tmp_path: Path) -> None:
-    online = Online(dataclasses.replace(RUN, vectorization="async"), tmp_path)
     with pytest.raises(ActorError, match="actors are processes already and start no others; use vectorization sync or batch"):
-        online.train()
-    online.close()
+        train(dataclasses.replace(RUN, vectorization="async"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_actors_live_is_saved_and_needs_actors(tmp_path: Path) -> None:
@@ -121,10 +121,14 @@ def test_where_actors_live_is_saved_and_needs_actors(tmp_path: Path) -> None:
     for name in ("cpus", "chunk", "patience"):
         with pytest.raises(ActorError, match=f"collecting.{name} is 0; give a positive number"):
             dataclasses.replace(RayActors(), **{name: 0})
-    assert RayActors().replay(run, SPEC, 2).placement == "host"
 
 
 def test_without_ray_a_run_with_ray_actors_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"need Ray; install it: pip install 'steelyard\[cluster\]'"):
         train(dataclasses.replace(RUN, collecting=RayActors()), tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    with pytest.raises(ClusterError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
+        train(dataclasses.replace(RUN, collecting=RayActors(address="127.0.0.1:1")), tmp_path)
+    assert RayActors().replay(RUN, SPEC, 2).placement == "host"
