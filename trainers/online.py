@@ -1,6 +1,5 @@
 """The online loop: collect, learn, look, save."""
 
-import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -11,14 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from steelyard import envs
 from steelyard.agents.types import Metrics, Spec
 from steelyard.envs import terminations
 from steelyard.trainers import checkpoint, imagination, plain, threads
-from steelyard.trainers.actor_collector import ActorCollector, lead
-from steelyard.trainers.actors import Episode, guard_rows
+from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.collector import Collector, LocalCollector
+from steelyard.trainers.builders import build_buffer, make_collector, make_env, require_compiler
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.evaluation import Scores, evaluate
 from steelyard.trainers.imagination import Imagination
@@ -69,11 +66,7 @@ class Online:
         self.learner = Learner(self.agent, self.sampler, folder)
         self.learner.watchers = (self.schedule,)
         self.meters: Metrics = {}
-        self.collector: Collector = (
-            ActorCollector(run, self.agent, self.buffer)
-            if run.actors
-            else LocalCollector(make_env(run), self.agent, self.buffer, run.uniform_steps, run.seed, run.explored_steps)
-        )
+        self.collector = make_collector(run, self.agent, self.buffer)
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
         self.logs = Logs(folder, [BACKENDS[name] for name in run.log_to], axis=self.axis)
@@ -282,43 +275,6 @@ class Online:
         self.collector.close()
         self.evaluation_env.close()
         self.logs.close()
-
-
-def require_compiler(run: Run) -> None:
-    """Raises `ConfigError` if updates are to be compiled for a CPU and the machine has no C++ compiler."""
-    if run.execution.compile and run.torch_device.type == "cpu" and not has_compiler():
-        raise ConfigError(
-            "updates are to be compiled, but there is no C++ compiler: install g++ or clang++, or use --execution.no-compile."
-        )
-
-
-def has_compiler() -> bool:
-    """Whether this machine has a C++ compiler, which compiled updates on a CPU need."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
-
-
-def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
-    """Replay for a run: shared between processes, on the GPU where one learns, or in host memory."""
-    capacity = max(min(run.capacity, run.env_steps), 2 * num_envs)
-    if run.actors:
-        # Actors advance unevenly: a column of the fast one needs more rows than its share.
-        capacity = max(min(run.capacity, 2 * run.env_steps), 2 * num_envs)
-        return ReplayBuffer(spec, capacity, num_envs, "shared", guard=guard_rows(run.actors, lead(run)))
-    if run.torch_device.type == "cuda":
-        return ReplayBuffer(spec, capacity, num_envs, "device", run.torch_device)
-    return ReplayBuffer(spec, capacity, num_envs)
-
-
-def make_env(run: Run) -> envs.VectorEnv:
-    """The worlds that a run collects from."""
-    return envs.make(
-        run.task,
-        run.num_envs,
-        action_repeat=run.action_repeat,
-        vectorization=run.vectorization,
-        pictures=run.pictures,
-        distractors=run.distractors,
-    )
 
 
 def train(
