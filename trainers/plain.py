@@ -14,7 +14,7 @@ from steelyard.agents.cql import CQL
 from steelyard.agents.dqn import DQN
 from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.iql import IQL
-from steelyard.agents.networks import augmentation, encoders, greedy, heads, normalizers, policies, scheduled_noise
+from steelyard.agents.networks import augmentation, encoders, exploration, greedy, heads, normalizers, policies, scheduled_noise
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
@@ -50,6 +50,9 @@ CLASSES = {
         augmentation.Unaugmented,
         augmentation.RandomShift,
         scheduled_noise.ScheduledNoise,
+        exploration.SameNoise,
+        exploration.NoiseRange,
+        exploration.HeldNoise,
         heads.Scalar,
         heads.Categorical,
         policies.Gaussian,
@@ -105,6 +108,7 @@ CLASSES = {
         Mixed,
         Anew,
         schedules.FixedRatio,
+        schedules.PerStep,
         schedules.Priming,
         AdaptiveRatio,
     )
