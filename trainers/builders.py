@@ -2,15 +2,20 @@
 
 import os
 import shutil
+from typing import Any, cast
+
+import torch
 
 from steelyard import envs
 from steelyard.agents.acting import ActingAgent
 from steelyard.agents.types import Spec
+from steelyard.envs.vector import ResidentEnv
 from steelyard.trainers.actor_collector import ActorCollector, lead
 from steelyard.trainers.actors import guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collector import Collector, LocalCollector
 from steelyard.trainers.config import ConfigError, Run
+from steelyard.trainers.resident_collector import ResidentCollector
 
 
 def require_compiler(run: Run) -> None:
@@ -33,25 +38,43 @@ def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
         # Actors advance unevenly: a column of the fast one needs more rows than its share.
         capacity = max(min(run.capacity, 2 * run.env_steps), 2 * num_envs)
         return ReplayBuffer(spec, capacity, num_envs, "shared", guard=guard_rows(run.actors, lead(run)))
-    if run.torch_device.type == "cuda":
+    if run.resident or run.torch_device.type == "cuda":
         return ReplayBuffer(spec, capacity, num_envs, "device", run.torch_device)
     return ReplayBuffer(spec, capacity, num_envs)
 
 
 def make_env(run: Run) -> envs.VectorEnv:
-    """The worlds that a run collects from."""
-    return envs.make(
-        run.task,
-        run.num_envs,
-        action_repeat=run.action_repeat,
-        vectorization=run.vectorization,
-        pictures=run.pictures,
-        distractors=run.distractors,
-    )
+    """The worlds that a run collects from; on a device their first episodes are of different lengths, so that they do not all end together."""
+    options: dict[str, Any] = {"vectorization": run.vectorization, "pictures": run.pictures, "distractors": run.distractors}
+    if run.resident:
+        options |= {"device": run.torch_device, "staggered": True}
+    return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, **options)
+
+
+def make_evaluation_env(
+    run: Run, episodes: int | None = None, vectorization: str | None = None, render_size: int | None = None
+) -> envs.VectorEnv:
+    """Worlds to score a run's agent in, one for each of `episodes` (the run's evaluation_episodes), all beginning whole episodes together.
+
+    `vectorization`: as the run evaluates unless named; on a device that device is a GPU if there is one. `render_size`: of pictures to look at.
+    """
+    kind = vectorization or run.evaluation_vectorization
+    options: dict[str, Any] = {
+        "vectorization": kind,
+        "render_size": render_size,
+        "pictures": run.pictures,
+        "distractors": run.distractors,
+    }
+    if kind == "warp":
+        options |= {"device": "cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu", "staggered": False}
+    return envs.make(run.task, episodes or run.evaluation_episodes, action_repeat=run.action_repeat, **options)
 
 
 def make_collector(run: Run, agent: ActingAgent, buffer: ReplayBuffer) -> Collector:
     """What collects for a run: this process, or others."""
     if run.actors:
         return ActorCollector(run, agent, buffer)
+    if run.resident:
+        env = cast(ResidentEnv, make_env(run))
+        return ResidentCollector(env, agent, buffer, run.uniform_steps, run.seed, run.explored_steps)
     return LocalCollector(make_env(run), agent, buffer, run.uniform_steps, run.seed, run.explored_steps)

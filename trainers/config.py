@@ -19,6 +19,7 @@ from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.iql import IQL
 from steelyard.agents.networks import encoders, normalizers
+from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
@@ -33,7 +34,7 @@ class ConfigError(SteelyardError):
     """A run's configuration cannot be used. The message is one sentence that names the field and the remedy."""
 
 
-ScheduleSlot = schedules.FixedRatio | AdaptiveRatio | schedules.Priming
+ScheduleSlot = schedules.FixedRatio | schedules.PerStep | AdaptiveRatio | schedules.Priming
 SamplerSlot = samplers.Uniform | TrajectoryWeighted | TopFraction
 
 AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -75,8 +76,9 @@ class Run:
     """Seeds every random stream: weights, worlds, exploration, sampling; evaluation has seeds of its own."""
     num_envs: int = 1
     """Worlds stepped together."""
-    vectorization: Literal["sync", "async", "batch"] = "sync"
-    """How: one after the other, in a process each, or as `mujoco.batch` on all cores (the five Gymnasium locomotion tasks)."""
+    vectorization: Literal["sync", "async", "batch", "warp"] = "sync"
+    """How: one after the other, in a process each, as `mujoco.batch` on all cores, or by mujoco-warp on the learner's device, from whose memory no
+    transition then leaves (extra gpu)."""
     action_repeat: int = 1
     """Environment steps per decision."""
     pictures: Pictures | None = None
@@ -103,6 +105,9 @@ class Run:
     """Environment steps between evaluations."""
     evaluation_episodes: int = 10
     """Episodes of an evaluation."""
+    transfer_episodes: int = 0
+    """Episodes in which the last and the best policy are scored on the published simulator (`sync`) when the run has ended, for runs whose own worlds
+    are another; 0 for none."""
     log_interval: int = 1_000
     """Environment steps between rows of train.csv."""
     checkpoint_interval: int = 20_000
@@ -130,11 +135,12 @@ class Run:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number.")
-        for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval"):
+        for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval", "transfer_episodes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
         self.check_length()
         self.check_model()
+        self.check_worlds()
         for name, fine, remedy in AGENT_RULES:
             value = getattr(self.agent, name, None)
             if value is not None and not fine(value):
@@ -148,6 +154,40 @@ class Run:
             raise ConfigError(f"{given} is given without what it needs; add {missing}, or leave it out.")
         if self.actors and (self.first_actions, self.acting) != ("uniform", "sampled"):
             raise ConfigError("actors in other processes begin with uniform actions and then draw the policy's; use --actors 0.")
+
+    def check_worlds(self) -> None:
+        """Raises `ConfigError` for worlds that cannot be had in this way, and for replay too small for their number."""
+        if self.vectorization == "warp":
+            for name, given in (
+                ("pictures", self.pictures is not None),
+                ("distractors", self.distractors),
+                ("actors", self.actors),
+            ):
+                if given:
+                    raise ConfigError(
+                        f"{name} are given, which worlds on the learner's device do not have; use --vectorization sync."
+                    )
+        exploration = getattr(self.agent, "exploration", None)
+        if self.actors and isinstance(exploration, NoiseRange | HeldNoise):
+            raise ConfigError(
+                f"agent.exploration is {type(exploration).__name__}, and actors in other processes keep no noise of each world; use --actors 0."
+            )
+        n_step, worlds = getattr(self.agent, "n_step", 1), self.num_envs * max(self.actors, 1)
+        if worlds > 1 and self.capacity < worlds * (n_step + 1):
+            raise ConfigError(
+                f"capacity is {self.capacity:,}, less than n_step + 1 = {n_step + 1} transitions of each of {worlds:,} worlds; "
+                f"give at least {worlds * (n_step + 1):,}, or fewer worlds."
+            )
+        self.check_batch()
+
+    def check_batch(self) -> None:
+        """Raises `ConfigError` for a batch larger than all that is ever stored."""
+        stored = min(self.capacity, max(self.env_steps // self.action_repeat, self.num_envs))
+        if self.agent.batch_size > stored:
+            raise ConfigError(
+                f"agent.batch_size is {self.agent.batch_size:,}, and replay never holds more than {stored:,} transitions; "
+                "give a smaller batch, more env_steps or a larger capacity."
+            )
 
     def check_length(self) -> None:
         """Raises `ConfigError` for a run without steps, or an agent that learns from a data set in a run that has none."""
@@ -164,7 +204,7 @@ class Run:
     def total_updates(self) -> int:
         """Updates of the whole run, over which learning rates decay."""
         transitions = max(self.env_steps // self.action_repeat - self.waiting_steps, 1)
-        return self.schedule.expected(transitions)
+        return self.schedule.expected(transitions, self.num_envs * max(self.actors, 1))
 
     @property
     def uniform_steps(self) -> int:
@@ -187,9 +227,14 @@ class Run:
         return self.env_steps
 
     @property
-    def evaluation_vectorization(self) -> Literal["sync", "batch"]:
-        """How evaluation steps its worlds: in this process, as a batch if training does."""
-        return "batch" if self.vectorization == "batch" else "sync"
+    def evaluation_vectorization(self) -> Literal["sync", "batch", "warp"]:
+        """How evaluation steps its worlds: in this process, as a batch or on the device if training does."""
+        return "sync" if self.vectorization == "async" else self.vectorization
+
+    @property
+    def resident(self) -> bool:
+        """Whether the worlds live on the learner's device."""
+        return self.vectorization == "warp"
 
     @property
     def torch_device(self) -> torch.device:
@@ -234,6 +279,9 @@ class Transfer(Run):
         if self.actors:
             raise ConfigError(f"actors is {self.actors}; a run that begins with data collects in its own process, give 0.")
 
+    def check_batch(self) -> None:
+        """How much a data set holds is not known before it is read."""
+
     @property
     def total_updates(self) -> int:
         """Updates over which learning rates decay: those offline, or those online if there are no others."""
@@ -253,9 +301,15 @@ class Transfer(Run):
 RunType = TypeVar("RunType", bound=Run)
 
 
+DEBUG_WORLDS = 16
+"""Worlds of a shrunk run, at most."""
+
+
 def debug(run: RunType) -> RunType:
     """The same run shrunk to seconds: small networks, batches and pictures, eager, a few hundred steps."""
     agent = dataclasses.replace(small(run.agent), batch_size=16)
+    if run.num_envs > DEBUG_WORLDS:  # as many decisions of few worlds as other runs have of one
+        run = dataclasses.replace(run, num_envs=DEBUG_WORLDS, agent=agent, capacity=10_000)
     shrunk: dict[str, Any] = {
         "agent": agent,
         "preset": f"{run.preset}-debug",
@@ -266,6 +320,7 @@ def debug(run: RunType) -> RunType:
         "evaluation_episodes": 1,
         "log_interval": 100 * run.action_repeat,
         "checkpoint_interval": 150 * run.action_repeat,
+        "transfer_episodes": min(1, run.transfer_episodes),
         "meter_interval": min(150 * run.action_repeat, run.meter_interval),
         "threads": 1,
         "execution": dataclasses.replace(run.execution, compile=False),

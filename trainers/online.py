@@ -3,7 +3,6 @@
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +11,10 @@ import torch
 
 from steelyard.agents.types import Metrics, Spec
 from steelyard.envs import terminations
-from steelyard.trainers import checkpoint, imagination, plain, threads
+from steelyard.trainers import checkpoint, imagination, plain, threads, transfer
 from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.builders import build_buffer, make_collector, make_env, require_compiler
+from steelyard.trainers.builders import build_buffer, make_collector, make_evaluation_env, require_compiler
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.evaluation import Scores, evaluate
 from steelyard.trainers.imagination import Imagination
@@ -47,7 +46,7 @@ class Online:
     def __init__(self, run: Run, folder: Path, fresh: bool = False):
         self.run, self.folder = run, folder
         self.progress = Progress(run.total_steps, label=f"{run.task} {run.preset} seed {run.seed}", unit=self.unit)
-        self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization=run.evaluation_vectorization))
+        self.evaluation_env = make_evaluation_env(run)
         spec, num_envs = self.evaluation_env.spec, run.num_envs * max(run.actors, 1)
         self.agent = run.agent.build(
             spec,
@@ -157,6 +156,8 @@ class Online:
                 if self.clocks["checkpoint"](self.steps):
                     self.save()
             self.save()
+            if not interrupts.received and self.run.transfer_episodes:
+                self.transfer()
             if interrupts.received:
                 self.progress.print(
                     f"{signal.Signals(interrupts.received).name}: saved at {self.steps:,} steps; the same command continues."
@@ -207,8 +208,9 @@ class Online:
         metrics |= self.sampler.diagnostics() | self.schedule.diagnostics() | self.imagination.metrics | self.meters
         self.meters = {}
         if episodes:
-            metrics["train/return"] = float(np.mean([episode.score for episode in episodes]))
-            metrics["train/length"] = float(np.mean([episode.length for episode in episodes]))
+            counts = [episode.count for episode in episodes]
+            metrics["train/return"] = float(np.average([episode.score for episode in episodes], weights=counts))
+            metrics["train/length"] = float(np.average([episode.length for episode in episodes], weights=counts))
             self.progress.last_return = metrics["train/return"]
         if self.learner.metrics:
             self.learner.check()
@@ -226,6 +228,15 @@ class Online:
         if scores.mean > self.best:
             self.best = scores.mean
             checkpoint.save_best(self.folder / "checkpoints", self.steps, self.state_dict())
+
+    def transfer(self) -> None:
+        """Score the last and the best policy on the published simulator."""
+        scores = transfer.transfer(self.run, self.agent, self.folder)
+        self.logs.evaluation(self.steps, self.agent.update_count, transfer.columns(scores))
+        last, best = scores["last"], scores["best"]
+        self.progress.print(
+            f"{self.steps:>9,} steps  return {last.mean:,.1f} on the published simulator (best policy {best.mean:,.1f})"
+        )
 
     def score(self, scores: Scores) -> dict[str, float]:
         """Further columns of eval.csv."""
