@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.models import model
 from benchmarks.plain_pixels import PlainDrQV2
+from benchmarks.resident import resident_training
 from benchmarks.window import Subject, repeat, serve
 from steelyard.agents.agent import Execution
 from steelyard.agents.networks import MLP
@@ -52,6 +53,7 @@ def build(kind: str, threads: int, **options: Any) -> Subject:
         "replay_add": replay_add,
         "replay_sample": replay_sample,
         "model": partial(model, spec=SPEC),
+        "resident_training": resident_training,
     }
     return subjects[kind](**options)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "replay"]
+TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "replay", "training"]
 Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
 PEERS: dict[Library, tuple[str, str]] = {
     "sb3": ("Stable-Baselines3", "stable-baselines3"),
@@ -33,6 +33,10 @@ TITLES: dict[TableName, tuple[str, str]] = {
     ),
     "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
     "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
+    "training": (
+        "cheetah-run on the learner's device from end to end; on a GPU also updates alone",
+        "environment steps/s, updates/s",
+    ),
 }
 
 
@@ -105,6 +109,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
         Row("replay", "add, 64 worlds", 1, {"kind": "replay_add", "num_envs": 64}),
         Row("replay", "sample, batches of 256", 1, {"kind": "replay_sample"}),
     ]
+    rows += training(cuda)
     for library in peers:
         if library == "d3rlpy":
             continue
@@ -168,6 +173,30 @@ def models(threads: tuple[int, ...], cuda: bool) -> list[Row]:
                 }
                 place = ", GPU" * (device == "cuda")
                 rows.append(Row("model", f"{work}, {objective}, {label}{place}", count, options))
+    return rows
+
+
+def training(cuda: bool) -> list[Row]:
+    """The rows of the table `training`: few worlds on a CPU, thousands on a GPU, there also without updates, and updates alone."""
+    rows: list[Row] = []
+    for compiled in (True, False):
+        options = {"kind": "resident_training", "preset": "fast-td3-small", "num_envs": 32, "compile": compiled, "device": "cpu"}
+        rows.append(Row("training", f"fast-td3-small, 32 worlds, {'compiled' if compiled else 'eager'}", 1, options))
+    if not cuda:
+        return rows
+    on_gpu = {"compile": True, "device": "cuda", "precision": "bf16"}
+    for preset in ("fast-td3", "fast-sac", "flash-sac", "simba-v2", "sac", "td3"):
+        options = {"kind": "resident_training", "preset": preset, "num_envs": 4_096, **on_gpu}
+        rows.append(Row("training", f"{preset}, 4,096 worlds, GPU, bf16", 1, options))
+    options = {"kind": "resident_training", "preset": "fast-sac", "num_envs": 4_096, "updates": False, **on_gpu}
+    rows.append(Row("training", "fast-sac, 4,096 worlds, GPU, bf16, acting and storing without updates", 1, options))
+    for label, kind in (
+        ("SAC 256-256", {"kind": "updates", "preset": "sac", "critics": 2}),
+        ("SimbaV2, one critic", {"kind": "updates", "preset": "simba-v2", "critics": 1}),
+        ("SimbaV2, two critics", {"kind": "updates", "preset": "simba-v2", "critics": 2}),
+        ("IQL 256-256", {"kind": "offline", "algorithm": "iql"}),
+    ):
+        rows.append(Row("training", f"updates alone, {label}, batch 256, GPU, bf16", 1, kind | on_gpu))
     return rows
 
 

@@ -22,12 +22,13 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.config import Run, debug
+from steelyard.trainers.gpu_presets import GPU
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.plain import from_plain, to_plain
 from steelyard.trainers.presets import DEMO, DMC, MINATAR, MUJOCO
 from steelyard.trainers.schedules import FixedRatio
 
-TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "demo": {"demo": DEMO}}
+TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "gpu": GPU, "demo": {"demo": DEMO}}
 ALL = {f"{table}/{name}": run for table, runs in TABLES.items() for name, run in runs.items()}
 SPEC = Spec(obs_size=5, action_size=2, horizon=200)
 CHOICES = Spec(obs_size=400, action_size=6, discrete=True, picture=(4, 10, 10))

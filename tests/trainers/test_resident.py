@@ -1,6 +1,8 @@
 """Collecting from worlds that live on the learner's device: the same transitions as elsewhere, no wait for the device, resumed bit for bit."""
 
+import dataclasses
 import runpy
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,17 @@ from steelyard.agents.networks.heads import Categorical
 from steelyard.agents.networks.normalizers import ReturnScale, RunningNorm
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
-from steelyard.envs.vector import ResidentEnv
-from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.envs.vector import EnvError, ResidentEnv
+from steelyard.trainers import builders, checkpoint
+from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 from steelyard.trainers.collector import LocalCollector
+from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.learner import Learner
+from steelyard.trainers.online import Online, train
 from steelyard.trainers.resident_collector import ResidentCollector
 from steelyard.trainers.samplers import Uniform
+from steelyard.trainers.schedules import FixedRatio, PerStep
+from steelyard.trainers.tables import read_columns
 
 Drift: Any = runpy.run_path(str(Path(__file__).with_name("resident_worlds.py")))["Drift"]
 WORLDS = 8
@@ -47,7 +54,9 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def parts(name: str, kind: type = ResidentCollector, device: str = "cpu", seed: int = 0) -> tuple[Any, Any, ReplayBuffer, Learner]:
+def parts(
+    name: str, kind: type = ResidentCollector, device: str = "cpu", seed: int = 0
+) -> tuple[Any, Any, ReplayBuffer, Learner]:
     env = Drift(WORLDS, device, staggered=True)
     agent = AGENTS[name].build(
         env.spec, num_envs=WORLDS, total_updates=100, seed=seed, device=device, execution=Execution(compile=False)
@@ -125,8 +134,10 @@ def test_everything_stays_on_the_device(name: str, monkeypatch: pytest.MonkeyPat
     def on_device(draw: str) -> Any:
         return lambda *shape, generator=None, device=None, **given: draws[draw](*shape, device=device, **given)
 
-    monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
-    monkeypatch.setattr(generator, "device", torch.device("meta"), raising=False)
+    class OnDevice(torch.Generator):
+        device = torch.device("meta")
+
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": OnDevice() if str(device) == "meta" else generator())
     for draw in draws:
         monkeypatch.setattr(torch, draw, on_device(draw))
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **given: nullcontext())
@@ -138,3 +149,130 @@ def test_everything_stays_on_the_device(name: str, monkeypatch: pytest.MonkeyPat
             if step >= 3:
                 learning.update(1)
     assert {value.device.type for value in learning.metrics.values()} == {"meta"}
+
+
+def small_run(name: str = "td3", **changes: Any) -> Run:
+    run = Run(
+        "drift",
+        AGENTS[name],
+        "resident",
+        env_steps=160 * WORLDS,
+        num_envs=WORLDS,
+        vectorization="warp",
+        random_steps=10 * WORLDS,
+        schedule=PerStep(1.5),
+        capacity=60 * WORLDS,
+        evaluation_interval=60 * WORLDS,
+        evaluation_episodes=3,
+        log_interval=20 * WORLDS,
+        checkpoint_interval=50 * WORLDS,
+        threads=1,
+        execution=Execution(compile=False),
+        log_to=(),
+        device="cpu",
+    )
+    return dataclasses.replace(run, **changes)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was asked of `envs.make`, which makes the worlds of these tests."""
+    asked: list[dict[str, Any]] = []
+
+    def make(task: str, num_envs: int, **options: Any) -> Any:
+        asked.append(options | {"num_envs": num_envs})
+        return Drift(num_envs, staggered=options.get("staggered", False))
+
+    monkeypatch.setattr("steelyard.trainers.builders.envs.make", make)
+    return asked
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_stopped_and_resumed_equals_uninterrupted(
+    name: str, made: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, collect, calls = small_run(name), ResidentCollector.collect, [0]
+    whole = train(run, tmp_path / "whole")
+
+    def collect_and_signal(self: ResidentCollector) -> int:
+        calls[0] += 1
+        if calls[0] == 73:
+            signal.raise_signal(signal.SIGTERM)
+        return collect(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResidentCollector, "collect", collect_and_signal)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "parts")
+    stopped = checkpoint.latest(run.folder(tmp_path / "parts") / "checkpoints")
+    assert stopped is not None
+    assert checkpoint.load(stopped)[0] == 73 * WORLDS
+    parts_ = train(run, tmp_path / "parts")
+    one, other = Online(run, whole), Online(run, parts_)
+    assert isinstance(one.collector, ResidentCollector)
+    assert one.buffer.placement == "device"
+    equal(one.state_dict(), other.state_dict())
+    assert torch.equal(one.buffer.data, other.buffer.data)
+    for table in ("train.csv", "eval.csv"):
+        columns = [
+            c for c in ("env_steps", "updates", "train/return", "train/length", "eval/return") if c in header(whole / table)
+        ]
+        assert read_columns(whole / table, columns) == read_columns(parts_ / table, columns)
+    assert one.agent.update_count == (160 - 10) * 3 // 2
+
+
+def header(path: Path) -> list[str]:
+    return path.read_text().splitlines()[0].split(",")
+
+
+def test_worlds_of_training_are_staggered_and_those_of_evaluation_are_not(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    Online(small_run(), tmp_path)
+    evaluation, training = made
+    assert (evaluation["num_envs"], evaluation["staggered"], evaluation["vectorization"]) == (3, False, "warp")
+    assert (training["num_envs"], training["staggered"], training["vectorization"]) == (WORLDS, True, "warp")
+    assert training["device"] == torch.device("cpu")
+
+
+def test_the_last_and_the_best_policy_are_scored_on_the_published_simulator(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    folder = train(small_run(transfer_episodes=5, env_steps=30 * WORLDS), tmp_path)
+    assert (made[-1]["num_envs"], made[-1]["vectorization"]) == (5, "sync")
+    found = read_columns(folder / "eval.csv", ["transfer/return", "transfer/best_return", "transfer/episodes"])
+    assert found["transfer/episodes"] == [5.0]
+    assert all(len(column) == 1 for column in found.values())
+    # Neither the worlds' scores nor the readers of the curve see that row.
+    assert len(read_columns(folder / "eval.csv", ["eval/return"])["eval/return"]) == 1
+
+
+def test_what_goes_wrong_in_the_worlds_is_said_at_the_next_row_of_the_log(
+    made: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ResidentCollector, "act", lambda self: self.still + 2)
+    with pytest.raises(EnvError, match="out of bounds"):
+        train(small_run(), tmp_path)
+    assert not read_rows(small_run().folder(tmp_path) / "train.csv")
+
+
+def read_rows(path: Path) -> list[str]:
+    return path.read_text().splitlines()[1:] if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"actors": 2}, "actors are given"),
+        ({"distractors": 5}, "distractors are given"),
+        ({"capacity": 3 * WORLDS}, "n_step . 1 = 4 transitions of each of 8 worlds; give at least 32"),
+        ({"env_steps": 24}, "replay never holds more than 24 transitions"),
+        ({"transfer_episodes": -1}, "give zero or more"),
+        ({"schedule": FixedRatio(1.0), "vectorization": "sync", "actors": 1}, "NoiseRange, and actors"),
+    ],
+)
+def test_runs_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        small_run(**changes)
+
+
+def test_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steelyard.trainers.buffer.free_bytes", lambda device, shared=False: 10_000_000)
+    with pytest.raises(ReplayError, match=r"capacity 4,194,304 needs 0.2 GB but the memory of cpu has 0.0 GB free; choose"):
+        builders.build_buffer(small_run(capacity=4_194_304, env_steps=10**8), Drift(1).spec, 4096)
