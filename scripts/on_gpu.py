@@ -61,7 +61,11 @@ def steps(options: argparse.Namespace) -> list[Step]:
     here = [str(Path(__file__).resolve()), *debug, "--out", str(options.out)]
     found = []
     if "tests" in options.only:
-        tests = ["tests/trainers/test_resident.py", "-k", "waits"] if options.debug else ["tests", "-m", "gpu"]
+        tests = (
+            ["tests/trainers/test_resident.py", "-k", "waits"]
+            if options.debug
+            else ["tests", "-m", "gpu", "--continue-on-collection-errors"]
+        )
         found.append(Step("tests", ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], (*BASIC, "pytest")))
     if "bench" in options.only:
         found += [Step(f"bench {table}", [*here, "--table", table]) for table in (TABLES[:1] if options.debug else TABLES)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
@@ -24,7 +24,7 @@ class Clock:
     """Seconds that parts of a step take, each waited for, while it is on."""
 
     def __init__(self, wait: Callable[[], object]):
-        self.wait, self.on, self.seconds = wait, False, Counter[str]()
+        self.wait, self.on, self.seconds = wait, False, defaultdict[str, float](float)
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, timed under `name`."""

@@ -120,10 +120,8 @@ def test_json_holds_every_window(imported, monkeypatch: pytest.MonkeyPatch, caps
     class Instant:
         """A worker without a process."""
 
-        shares = {"env": 1.0}
-
         def __init__(self, *arguments: object) -> None:
-            self.rate = 0.0
+            self.rate, self.shares = 0.0, {"env": 1.0}
 
         def measure(self, seconds: float) -> float:
             self.rate += 1
