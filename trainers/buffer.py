@@ -13,7 +13,7 @@ from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Batch, Spec, Step
 from steelyard.trainers import dataset_rows, replay_files
 from steelyard.trainers.goal_returns import GoalReturns
-from steelyard.trainers.memory import free_bytes
+from steelyard.envs.memory import free_bytes
 from steelyard.trainers.stored_observations import stored_observations
 
 if TYPE_CHECKING:
