@@ -66,8 +66,8 @@ class BatchEnv:
         names = () if randomization is None else randomization.names(self._name, self._model)
         self._expanded = {name: self._batch.expand(name) for name in names}
         self._keys = torch.arange(num_envs)
-        bounds = (bound.astype(self._task.control_type) for bound in control_range(self._model))
-        self._bounds = ActionBounds(*bounds, self._task.control_type)
+        low, high = (bound.astype(self._task.control_type) for bound in control_range(self._model))
+        self._bounds = ActionBounds(low, high, self._task.control_type)
         self._interval = self._model.opt.timestep * self._task.frame_skip
         self._generators = [self._task.generator(index) for index in range(num_envs)]
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64)

@@ -11,8 +11,9 @@ Generator = np.random.Generator | np.random.RandomState
 def generator_state(generator: Generator) -> dict[str, Any]:
     """All that determines what `generator`, of PCG64 or the older MT19937, draws."""
     if isinstance(generator, np.random.RandomState):
-        _, keys, place, has_gauss, gauss = generator.get_state(legacy=True)
-        return {"keys": torch.from_numpy(keys.astype(np.int64)), "place": place, "has_gauss": has_gauss, "gauss": gauss}
+        old: dict[str, Any] = dict(generator.get_state(legacy=False))
+        keys = torch.from_numpy(old["state"]["key"].astype(np.int64))
+        return {"keys": keys, "place": int(old["state"]["pos"]), "has_gauss": int(old["has_gauss"]), "gauss": float(old["gauss"])}
     state: dict[str, Any] = dict(generator.bit_generator.state)
     # Two numbers of 128 bits, more than a checkpoint's plain integers hold.
     large = {name: str(number) for name, number in state["state"].items()}

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (mujoco is a compiled module without stubs)
 """Worlds that differ from the model in masses, friction and the like, each by factors drawn from its own seed."""
 
 from dataclasses import dataclass
@@ -51,7 +53,9 @@ class Randomization:
                 raise EnvError(f"{task}: {names[0]} cannot be scaled by {low} to {high}; give (lowest, highest), not negative.")
             value = getattr(model, names[0], None)
             if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
-                raise EnvError(f"{task}: randomization.fields has {names[0]!r}, which is no array of numbers in MuJoCo's MjModel.")
+                raise EnvError(
+                    f"{task}: randomization.fields has {names[0]!r}, which is no array of numbers in MuJoCo's MjModel."
+                )
         return wanted
 
     def names(self, task: str, model: mujoco.MjModel) -> tuple[str, ...]:

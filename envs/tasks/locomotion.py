@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (mujoco is a compiled module without stubs)
 """What Gymnasium's five locomotion tasks (-v5) observe, reward and end on, for many worlds at once, in torch.
 
 Each follows `gymnasium/envs/mujoco/*_v5.py` (Gymnasium 1.4) term by term with its default arguments.

@@ -20,8 +20,10 @@ its `start` returned. Matrices (`xmat` and the like) are [num_envs, n, 3, 3]; `m
 
 
 class Task:
-    """A model, and what is observed, rewarded and terminal in it. Functions work on all worlds at once, in torch, and never wait for the device:
-    no `.item()`, no branch on a tensor's value, no shape that depends on one, and no list of numbers as an index (a slice does).
+    """A model, and what is observed, rewarded and terminal in it.
+
+    Functions work on all worlds at once, in torch, and never wait for the device: no `.item()`, no branch on a tensor's value, no shape that
+    depends on one, and no list of numbers as an index (a slice does).
 
     Write a subclass with `reward`, and with whatever else differs from this one: positions and velocities observed, no noise at the start,
     no terminal states. `BatchEnv` steps it with MuJoCo on CPU threads, `WarpEnv` with mujoco-warp.
