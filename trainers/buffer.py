@@ -11,9 +11,9 @@ from torch.nn.functional import pad
 
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Batch, Spec, Step
+from steelyard.envs.memory import free_bytes
 from steelyard.trainers import dataset_rows, replay_files
 from steelyard.trainers.goal_returns import GoalReturns
-from steelyard.trainers.memory import free_bytes
 from steelyard.trainers.stored_observations import stored_observations
 
 if TYPE_CHECKING:
