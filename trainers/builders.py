@@ -46,6 +46,7 @@ def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
 def make_env(run: Run) -> envs.VectorEnv:
     """The worlds that a run collects from; on a device their first episodes are of different lengths, so that they do not all end together."""
     options: dict[str, Any] = {"vectorization": run.vectorization, "pictures": run.pictures, "distractors": run.distractors}
+    options |= {"randomization": run.randomization}
     if run.resident:
         options |= {"device": run.torch_device, "staggered": True}
     return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, **options)

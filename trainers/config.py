@@ -23,6 +23,7 @@ from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
+from steelyard.envs.randomization import Randomization
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.imagination import ImaginationSlot, NoImagination, Rollouts
@@ -85,6 +86,8 @@ class Run:
     """What the agent sees if it learns from pixels; None: the task's own observations."""
     distractors: int = 0
     """Numbers appended to each observation that move chaotically and that nothing depends on (VaGraM's test of models): 0, 5, 10, 15."""
+    randomization: Randomization | None = None
+    """How the worlds of training differ from the model in masses, friction and the like (`batch` and `warp`); those of evaluation never do."""
     actors: int = 0
     """Processes that collect while the learner updates, each with `num_envs` worlds; 0 collects in the learner's process, which is deterministic."""
     random_steps: int = 5_000
@@ -157,6 +160,8 @@ class Run:
 
     def check_worlds(self) -> None:
         """Raises `ConfigError` for worlds that cannot be had in this way, and for replay too small for their number."""
+        if self.randomization is not None and self.vectorization not in ("batch", "warp"):
+            raise ConfigError("randomization is given, and only many worlds at once differ; use --vectorization warp or batch.")
         if self.vectorization == "warp":
             for name, given in (
                 ("pictures", self.pictures is not None),

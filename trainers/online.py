@@ -46,6 +46,7 @@ class Online:
     def __init__(self, run: Run, folder: Path, fresh: bool = False):
         self.run, self.folder = run, folder
         self.progress = Progress(run.total_steps, label=f"{run.task} {run.preset} seed {run.seed}", unit=self.unit)
+        device = run.torch_device  # a missing one is said before anything is built
         self.evaluation_env = make_evaluation_env(run)
         spec, num_envs = self.evaluation_env.spec, run.num_envs * max(run.actors, 1)
         self.agent = run.agent.build(
@@ -53,7 +54,7 @@ class Online:
             num_envs=num_envs,
             total_updates=run.total_updates,
             seed=run.seed,
-            device=run.torch_device,
+            device=device,
             execution=run.execution,
         )
         self.buffer, self.sampler = self.build_replay(spec, num_envs)

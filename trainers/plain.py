@@ -19,6 +19,7 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
+from steelyard.envs.randomization import Randomization
 from steelyard.trainers import imagination, samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.config import ConfigError, Run, Transfer
@@ -40,6 +41,7 @@ CLASSES = {
         DrQV2,
         Execution,
         Pictures,
+        Randomization,
         Adam,
         networks.MLP,
         networks.SimbaV2,

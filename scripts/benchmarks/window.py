@@ -69,7 +69,7 @@ class Worker:
             "OMP_NUM_THREADS": count,
             "MKL_NUM_THREADS": count,
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
-            "PYTHONPATH": str(SCRIPTS),
+            "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         self.process = subprocess.Popen(
             [python, "-m", module, json.dumps(options | {"threads": threads})],

@@ -88,7 +88,7 @@ def test_updates_per_step_are_saved_and_refused():
     schedule.updates(8)
     resumed.load_state_dict(schedule.state_dict())
     assert [resumed.updates(1) for _ in range(30)] == [schedule.updates(1) for _ in range(30)]
-    with pytest.raises(ScheduleError, match="updates is 0"):
+    with pytest.raises(ScheduleError, match="ratio is 0"):
         PerStep(0).build()
 
 
