@@ -25,7 +25,7 @@ from steelyard.envs.vector import EnvError
 from steelyard.envs.warp_simulator import STATE, WarpSimulator
 
 DEFAULT_RENDER_SIZE = 480
-STARTED = ("qpos", "qvel", "act", "qacc_warmstart")
+STARTED = ("qpos", "qvel", "act", "qacc_warmstart", "mocap_pos", "mocap_quat")
 """What of the simulator's state an episode's start determines; the rest is the model's default."""
 TRIAL_STEPS = 25
 """Random steps before the first episode, to see whether the room for contacts and constraints suffices."""
@@ -296,4 +296,5 @@ def _bank(task: Task) -> dict[str, NDArray[Any]]:
 def _start(task: Task, data: mujoco.MjData, seed: int) -> dict[str, NDArray[Any]]:
     mujoco.mj_resetData(task.model, data)
     episode = task.start(data, task.generator(seed))
-    return {name: getattr(data, name).copy() for name in STARTED} | {name: np.asarray(value) for name, value in episode.items()}
+    arrays = {name: getattr(data, name).copy() for name in STARTED}
+    return {name: value for name, value in arrays.items() if value.size} | {name: np.asarray(value) for name, value in episode.items()}
