@@ -27,6 +27,8 @@ from steelyard.envs.warp_simulator import STATE, WarpSimulator
 DEFAULT_RENDER_SIZE = 480
 STARTED = ("qpos", "qvel", "act", "qacc_warmstart", "mocap_pos", "mocap_quat")
 """What of the simulator's state an episode's start determines; the rest is the model's default."""
+FORCES = ("cfrc_ext", "qfrc_actuator", "actuator_force", "qfrc_constraint")
+"""Fields that are 0 where an episode starts, unless the task reads forces there."""
 TRIAL_STEPS = 25
 """Random steps before the first episode, to see whether the room for contacts and constraints suffices."""
 WRONG_ACTION, NOT_FINITE, NO_ROOM = 1, 2, 4
@@ -249,9 +251,9 @@ class WarpEnv:
             fresh = rows.index_select(0, choice)
             target.copy_(torch.where(done.view(-1, *[1] * (fresh.ndim - 1)), fresh, target))
         self._elapsed.masked_fill_(done, 0)
-        forces = self._state.get("cfrc_ext")
-        if forces is not None:  # not computed before the first step
-            forces.masked_fill_(done[:, None, None], 0.0)
+        for name in FORCES:
+            if name in self._state:
+                self._state[name].masked_fill_(done.view(-1, *[1] * (self._state[name].ndim - 1)), 0.0)
 
     def _look(self) -> None:
         """Observe the worlds whose episode began."""
@@ -297,4 +299,6 @@ def _start(task: Task, data: mujoco.MjData, seed: int) -> dict[str, NDArray[Any]
     mujoco.mj_resetData(task.model, data)
     episode = task.start(data, task.generator(seed))
     arrays = {name: getattr(data, name).copy() for name in STARTED}
-    return {name: value for name, value in arrays.items() if value.size} | {name: np.asarray(value) for name, value in episode.items()}
+    return {name: value for name, value in arrays.items() if value.size} | {
+        name: np.asarray(value) for name, value in episode.items()
+    }
