@@ -43,7 +43,7 @@ def both(name):
 def lead(warp, batch):
     """Put the worlds of `batch` into the states of those of `warp`."""
     for name in ("qpos", "qvel", "act", "qacc_warmstart"):
-        batch._batch.bind(name)[:] = warp._simulator.field(name).numpy()
+        batch._batch.bind(name)[:] = warp.simulator.field(name).numpy()
     for name, rows in warp._episode.items():
         batch._episode[name][:] = rows.numpy()
     batch._batch.forward()
@@ -52,7 +52,7 @@ def lead(warp, batch):
 def follow(warp, batch):
     """Put the worlds of `warp` into the states of those of `batch`."""
     for name in ("qpos", "qvel", "act", "qacc_warmstart"):
-        warp._simulator.field(name).copy_(torch.from_numpy(batch._batch.bind(name)))
+        warp.simulator.field(name).copy_(torch.from_numpy(batch._batch.bind(name)))
     for name, rows in batch._episode.items():
         warp._episode[name].copy_(torch.from_numpy(rows))
     warp._position.copy_(batch._position)
