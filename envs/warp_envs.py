@@ -25,8 +25,10 @@ from steelyard.envs.vector import EnvError
 from steelyard.envs.warp_simulator import STATE, WarpSimulator
 
 DEFAULT_RENDER_SIZE = 480
-STARTED = ("qpos", "qvel", "act", "qacc_warmstart")
+STARTED = ("qpos", "qvel", "act", "qacc_warmstart", "mocap_pos", "mocap_quat")
 """What of the simulator's state an episode's start determines; the rest is the model's default."""
+FORCES = ("cfrc_ext", "qfrc_actuator", "actuator_force", "qfrc_constraint")
+"""Fields that are 0 where an episode starts, unless the task reads forces there."""
 TRIAL_STEPS = 25
 """Random steps before the first episode, to see whether the room for contacts and constraints suffices."""
 WRONG_ACTION, NOT_FINITE, NO_ROOM = 1, 2, 4
@@ -62,9 +64,10 @@ class WarpEnv:
         self.num_envs, self.device = num_envs, torch.device(device)
         self._task, self._repeat, self._staggered = build(task), action_repeat, staggered
         self._name, self._randomization = self._task.name, randomization
+        self._asks = self.device.type == "cpu"  # where it costs no waiting
         names = () if randomization is None else randomization.names(self._name, self._task.model)
-        self._simulator = WarpSimulator(self._task, num_envs, self.device, names)
-        model = self._simulator.built
+        self.simulator = WarpSimulator(self._task, num_envs, self.device, names)
+        model = self.simulator.built
         self._camera = Camera(self._name, model, render_size or DEFAULT_RENDER_SIZE, self._task.camera)
         self._drawn = mujoco.MjData(model)
         self._interval = model.opt.timestep * self._task.frame_skip
@@ -79,7 +82,7 @@ class WarpEnv:
             for name, rows in self._bank.items()
             if name not in STARTED
         }
-        self._state = self._simulator.state | self._episode
+        self._state = self.simulator.state | self._episode
         self._make_buffers()
         self.spec = Spec(
             obs_size=self._next_obs.shape[1],
@@ -108,17 +111,17 @@ class WarpEnv:
 
         On a GPU actions out of bounds are clamped, those that are NaN are replaced by 0, and `check` tells.
         """
-        if self.device.type == "cpu":
+        if self._asks:
             check_actions(self._name, action, (self.num_envs, self.spec.action_size))
         elif action.shape != self._action.shape:
             raise EnvError(f"{self._name}: actions of shape {tuple(action.shape)} were given, not {tuple(self._action.shape)}.")
         self._action.copy_(action)
         self._act_stage()
         for _ in range(self._repeat):
-            self._simulator.step()
+            self.simulator.step()
             self._judge_stage()
         self._start()
-        if self.device.type == "cpu":
+        if self._asks:
             self.check()
         return Step(
             obs=self._obs.clone(),
@@ -132,14 +135,14 @@ class WarpEnv:
 
     def check(self) -> None:
         """Raises `EnvError` for what has gone wrong since the last look. The one place that waits for the device."""
-        wrong = self._wrong.cpu()
+        wrong = self._wrong.to("cpu", copy=True)
         if not wrong.any():
             return
         self._wrong.zero_()
         world = int(wrong.nonzero()[0])
         bits = int(wrong[world])
         if bits & NO_ROOM:
-            lost = self._simulator.lost(int(self._overflow[world]))
+            lost = self.simulator.lost(int(self._overflow[world]))
             self._overflow.zero_()
             raise EnvError(f"{self._name}: world {world} dropped what had no room, {lost}.")
         if bits & WRONG_ACTION:
@@ -154,10 +157,10 @@ class WarpEnv:
     def render(self) -> NDArray[np.uint8]:
         """An RGB picture [height, width, 3] uint8 of world 0 from the task's camera, drawn by the C engine."""
         for name in ("qpos", "qvel", "mocap_pos", "mocap_quat"):
-            getattr(self._drawn, name)[:] = self._simulator.field(name)[0].cpu().numpy()
-        self._task.show(self._simulator.built, {name: rows[0].cpu().numpy() for name, rows in self._episode.items()})
-        mujoco.mj_forward(self._simulator.built, self._drawn)
-        return self._camera.picture(self._simulator.built, self._drawn)
+            getattr(self._drawn, name)[:] = self.simulator.field(name)[0].cpu().numpy()
+        self._task.show(self.simulator.built, {name: rows[0].cpu().numpy() for name, rows in self._episode.items()})
+        mujoco.mj_forward(self.simulator.built, self._drawn)
+        return self._camera.picture(self.simulator.built, self._drawn)
 
     def state_dict(self) -> dict[str, Any]:
         """All that determines the future of the worlds."""
@@ -182,7 +185,7 @@ class WarpEnv:
     def _saved(self) -> dict[str, Tensor]:
         """Live tensors: the simulator's state, what the episodes have, clocks and seeds."""
         own = {"keys": self._keys, "episodes": self._episodes, "elapsed": self._elapsed, "position": self._position}
-        simulation = {name: self._simulator.field(name) for name in STATE}
+        simulation = {name: self.simulator.field(name) for name in STATE}
         return own | simulation | {f"episode.{name}": value for name, value in self._episode.items()}
 
     def _make_buffers(self) -> None:
@@ -193,17 +196,17 @@ class WarpEnv:
         self._position, self._reward = zeros(worlds), zeros(worlds)
         self._terminated, self._truncated, self._done = (zeros(worlds, dtype=torch.bool) for _ in range(3))
         self._wrong, self._overflow = zeros(worlds, dtype=torch.int32), zeros(worlds, dtype=torch.int32)
-        self._action = zeros(worlds, self._simulator.built.nu)
+        self._action = zeros(worlds, self.simulator.built.nu)
         self._next_obs = self._task.observe(self._state).float().clone()
         self._obs = self._next_obs.clone()
-        self._full = self._simulator.full()
+        self._full = self.simulator.full()
 
     def _act(self) -> None:
         """Check and scale the action, and forget the last step."""
         wrong = ~(self._action.abs() <= 1).all(dim=1)  # NaN, too
         self._wrong.bitwise_or_(wrong * WRONG_ACTION)
         action = self._action.nan_to_num(nan=0.0).clamp(-1.0, 1.0)
-        self._simulator.control.copy_((self._centre + self._half * action).clamp(self._low, self._high))
+        self.simulator.control.copy_((self._centre + self._half * action).clamp(self._low, self._high))
         self._reward.zero_()
         self._terminated.zero_()
         self._truncated.zero_()
@@ -217,25 +220,25 @@ class WarpEnv:
             velocity = (position - self._position) / self._interval
             self._position.copy_(position)
         self._elapsed.add_(going_on)
-        reward, terminated = task.reward(state, self._simulator.control, velocity), task.terminated(state)
+        reward, terminated = task.reward(state, self.simulator.control, velocity), task.terminated(state)
         self._reward.add_(torch.where(going_on, reward, 0.0))
         if terminated is not None:
             self._terminated.logical_or_(terminated & going_on)
         self._truncated.logical_or_((self._elapsed >= task.horizon) & going_on)
         self._next_obs.copy_(torch.where(going_on[:, None], task.observe(state), self._next_obs))
         self._done.copy_(self._terminated | self._truncated)
-        overflow = self._simulator.overflow & self._full
+        overflow = self.simulator.overflow & self._full
         self._overflow.bitwise_or_(overflow)
         finite = self._next_obs.isfinite().all(dim=1) & self._reward.isfinite()
         self._wrong.bitwise_or_((overflow != 0) * NO_ROOM + ~finite * NOT_FINITE)
-        self._simulator.mask.copy_(self._done)
+        self.simulator.mask.copy_(self._done)
 
     def _start(self) -> None:
         """New episodes in the worlds that are done, and the observation to act on of all."""
-        self._simulator.mask.copy_(self._done)
-        self._simulator.reset()
+        self.simulator.mask.copy_(self._done)
+        self.simulator.reset()
         self._begin_stage()
-        self._simulator.compute()
+        self.simulator.compute()
         self._look_stage()
 
     def _begin(self) -> None:
@@ -245,13 +248,13 @@ class WarpEnv:
         draw = uniform(self._keys, self._episodes, 1)[:, 0]
         choice = (draw * len(self._bank["qpos"])).long()
         for name, rows in self._bank.items():
-            target = self._simulator.field(name) if name in STARTED else self._episode[name]
+            target = self.simulator.field(name) if name in STARTED else self._episode[name]
             fresh = rows.index_select(0, choice)
             target.copy_(torch.where(done.view(-1, *[1] * (fresh.ndim - 1)), fresh, target))
         self._elapsed.masked_fill_(done, 0)
-        forces = self._state.get("cfrc_ext")
-        if forces is not None:  # not computed before the first step
-            forces.masked_fill_(done[:, None, None], 0.0)
+        for name in FORCES:
+            if name in self._state:
+                self._state[name].masked_fill_(done.view(-1, *[1] * (self._state[name].ndim - 1)), 0.0)
 
     def _look(self) -> None:
         """Observe the worlds whose episode began."""
@@ -265,9 +268,9 @@ class WarpEnv:
         if self._randomization is None:
             return
         for name, value in self._randomization.values(self._name, self._task.model, self._keys).items():
-            field = self._simulator.model_field(name)
+            field = self.simulator.model_field(name)
             field.copy_(value.view(field.shape))
-        self._simulator.follow_model()
+        self.simulator.follow_model()
 
     def _try(self) -> None:
         """Play a little at random, so that too little room for contacts shows before training does."""
@@ -296,4 +299,7 @@ def _bank(task: Task) -> dict[str, NDArray[Any]]:
 def _start(task: Task, data: mujoco.MjData, seed: int) -> dict[str, NDArray[Any]]:
     mujoco.mj_resetData(task.model, data)
     episode = task.start(data, task.generator(seed))
-    return {name: getattr(data, name).copy() for name in STARTED} | {name: np.asarray(value) for name, value in episode.items()}
+    arrays = {name: getattr(data, name).copy() for name in STARTED}
+    return {name: value for name, value in arrays.items() if value.size} | {
+        name: np.asarray(value) for name, value in episode.items()
+    }

@@ -42,7 +42,8 @@ class Task:
     fresh: bool = True
     """Whether `fields` describe the state reached, as in dm-control, or the state before the simulator's last substep, as in Gymnasium."""
     reads_forces: bool = False
-    """Whether `fields` hold forces or accelerations when an episode starts (touch sensors); positions and velocities are always there."""
+    """Whether `fields` hold forces and accelerations when an episode starts, such as touch sensors; else they are 0 there under mujoco-warp.
+    Positions and velocities are always there."""
     control_type: type[np.floating] = np.float64
     """Precision in which actions are scaled to the actuators' range."""
     contacts: int = 32
