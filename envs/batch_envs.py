@@ -198,7 +198,7 @@ class BatchEnv:
             raise EnvError(f"{self._name}: {error}; use smaller actions.") from error
         if self._forces:
             self._compute_forces(range(self.num_envs) if ids is None else ids)
-        position, velocity = self._task.position(self._state), None
+        position, velocity = self._task.position(self._state), torch.zeros_like(self._position)
         if position is not None:
             velocity = (position - self._position) / self._interval
             self._position = position.clone()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 import torch
+from mujoco.batch import Batch
 from torch import Tensor
 
 from steelyard.envs.draws import uniform
@@ -20,6 +21,17 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "damping": ("dof_damping",),
 }
 """Fields of `MjModel` that one factor scales."""
+DERIVED = (
+    "body_subtreemass",
+    "body_invweight0",
+    "dof_invweight0",
+    "tendon_invweight0",
+    "tendon_length0",
+    "actuator_acc0",
+    "geom_rbound",
+    "geom_aabb",
+)
+"""Fields that MuJoCo computes from others when a model is built (mj_setConst)."""
 FIRST_CLOCK = -2
 """Clocks of the draws count down from here; episodes count up from 0, and -1 is the clock of the first episode's length."""
 
@@ -62,6 +74,12 @@ class Randomization:
         """Fields of `MjModel` that will differ between worlds."""
         return tuple(name for names, _ in self.ranges(task, model) for name in names)
 
+    def derived(self, task: str, model: mujoco.MjModel) -> tuple[str, ...]:
+        """Further fields that may differ then: constants that MuJoCo computes from the others."""
+        names = set(self.names(task, model))
+        needed = not names.isdisjoint(mujoco.MjModel._setconst_inputs)
+        return tuple(name for name in DERIVED if needed and name not in names and getattr(model, name).size)
+
     def values(self, task: str, model: mujoco.MjModel, keys: Tensor) -> dict[str, Tensor]:
         """Those fields [worlds, ...] float64 on the device of `keys` [worlds] int64, the worlds' seeds."""
         found: dict[str, Tensor] = {}
@@ -72,3 +90,15 @@ class Randomization:
                 base = torch.from_numpy(getattr(model, name).astype(np.float64)).to(keys.device)
                 found[name] = base * factor.view(*factor.shape, *[1] * (base.ndim - 1))
         return found
+
+    def constants(self, task: str, model: mujoco.MjModel, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The fields `derived` names, [worlds, ...] float64 on the CPU, for worlds with `values`: computed by the C engine on all cores."""
+        names = self.derived(task, model)
+        if not names:
+            return {}
+        batch = Batch(model, len(next(iter(values.values()))))
+        found = {name: batch.expand(name) for name in names}
+        for name, value in values.items():
+            batch.expand(name)[:] = value.cpu().numpy()
+        batch.set_const()
+        return {name: torch.from_numpy(array.copy()) for name, array in found.items()}

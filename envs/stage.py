@@ -35,6 +35,6 @@ class Stage:
                 self._work()
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             self._work()
         return graph

@@ -65,7 +65,10 @@ class WarpEnv:
         self._task, self._repeat, self._staggered = build(task), action_repeat, staggered
         self._name, self._randomization = self._task.name, randomization
         self._asks = self.device.type == "cpu"  # where it costs no waiting
-        names = () if randomization is None else randomization.names(self._name, self._task.model)
+        names: tuple[str, ...] = ()
+        if randomization is not None:
+            model = self._task.model
+            names = randomization.names(self._name, model) + randomization.derived(self._name, model)
         self.simulator = WarpSimulator(self._task, num_envs, self.device, names)
         model = self.simulator.built
         self._camera = Camera(self._name, model, render_size or DEFAULT_RENDER_SIZE, self._task.camera)
@@ -83,6 +86,7 @@ class WarpEnv:
             if name not in STARTED
         }
         self._state = self.simulator.state | self._episode
+        self._started = self._episode | {name: self.simulator.field(name) for name in STARTED if name in self._bank}
         self._make_buffers()
         self.spec = Spec(
             obs_size=self._next_obs.shape[1],
@@ -215,7 +219,7 @@ class WarpEnv:
     def _judge(self) -> None:
         """Observe and reward the state reached in the worlds whose episode goes on."""
         task, state, going_on = self._task, self._state, ~self._done
-        position, velocity = task.position(state), None
+        position, velocity = task.position(state), torch.zeros_like(self._position)
         if position is not None:
             velocity = (position - self._position) / self._interval
             self._position.copy_(position)
@@ -248,7 +252,7 @@ class WarpEnv:
         draw = uniform(self._keys, self._episodes, 1)[:, 0]
         choice = (draw * len(self._bank["qpos"])).long()
         for name, rows in self._bank.items():
-            target = self.simulator.field(name) if name in STARTED else self._episode[name]
+            target = self._started[name]
             fresh = rows.index_select(0, choice)
             target.copy_(torch.where(done.view(-1, *[1] * (fresh.ndim - 1)), fresh, target))
         self._elapsed.masked_fill_(done, 0)
@@ -267,10 +271,11 @@ class WarpEnv:
         """Give each world the model that its seed says."""
         if self._randomization is None:
             return
-        for name, value in self._randomization.values(self._name, self._task.model, self._keys).items():
+        values = self._randomization.values(self._name, self._task.model, self._keys)
+        constants = self._randomization.constants(self._name, self._task.model, values)
+        for name, value in (values | constants).items():
             field = self.simulator.model_field(name)
             field.copy_(value.view(field.shape))
-        self.simulator.follow_model()
 
     def _try(self) -> None:
         """Play a little at random, so that too little room for contacts shows before training does."""

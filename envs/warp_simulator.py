@@ -36,9 +36,12 @@ class WarpSimulator:
 
     def __init__(self, task: Task, worlds: int, device: torch.device, batched: Sequence[str] = ()):
         """`batched`: fields of `MjModel` that differ between worlds. Raises `EnvError` for what cannot be simulated here."""
-        self._name, self._task, self.worlds, self.device = task.name, task, worlds, device
+        self._name, self._task, self.worlds = task.name, task, worlds
         self._warp, self._engine = engines(task.name)
         require_device(task.name, self._warp, device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        self.device = device
         self.built = copy.copy(task.model)
         if self.built.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
             self.built.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
@@ -82,11 +85,6 @@ class WarpSimulator:
         """Make the task's fields describe the present state, of all worlds."""
         if self._computing is not None:
             self._launch(self._computing)
-
-    def follow_model(self) -> None:
-        """Work out what the model's constants are after its fields were written. Not for every step: it is not captured."""
-        with self._on_stream():
-            self._engine.set_const(self._model, self._data)
 
     def full(self) -> int:
         """Bits of `overflow` that mean that contacts or constraints were dropped."""

@@ -44,7 +44,7 @@ class Balance(SuiteTask):
         pole = state["xmat"][:, 2]
         return torch.cat([state["qpos"][:, :1], pole[:, 2, 2, None], pole[:, 0, 2, None], state["qvel"]], dim=1)
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] product of how upright, how central, how still and with how little force."""
         cosine, place = state["xmat"][:, 2, 2, 2], state["qpos"][:, 0]
         if self.sparse:

@@ -47,7 +47,7 @@ class HumanoidStand(Moving):
         parts = [state["qpos"][:, 7:], height, limbs.flatten(1), turn[:, 2], self.centre_velocity(state), state["qvel"]]
         return torch.cat(parts, dim=1)
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] product of how high, how upright, with how little force and how near the wanted speed."""
         standing = tolerance(state["xpos"][:, self._head, 2], 1.4, torch.inf, margin=0.35)
         upright = tolerance(state["xmat"][:, self._torso, 2, 2], 0.9, torch.inf, margin=1.9, sigmoid="linear", at_margin=0)

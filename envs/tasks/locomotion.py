@@ -80,12 +80,11 @@ class Locomotion(Task):
         """[num_envs], or None for a task that does not mind contacts."""
         return None
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] from the state reached, the control and dx/dt.
 
         Gymnasium sums the squares of a float32 action in float32; here it is done in the precision of `control`.
         """
-        assert velocity is not None
         reward = self.forward_weight * velocity
         healthy = self.healthy(state)
         if healthy is not None:

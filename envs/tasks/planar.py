@@ -44,7 +44,7 @@ class CheetahRun(Moving):
         """[num_envs, 17]: positions but for where in the world the body is, velocities."""
         return torch.cat([state["qpos"][:, 1:], state["qvel"]], dim=1)
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] in proportion to the speed, 1 from 10 m/s on."""
         speed = self.centre_velocity(state)[:, 0]
         return tolerance(speed, self.speed, torch.inf, margin=self.speed, sigmoid="linear", at_margin=0)
@@ -68,7 +68,7 @@ class WalkerStand(Moving):
         turned = state["xmat"][:, 1:, 0, ::2].flatten(start_dim=1)
         return torch.cat([turned, state["xpos"][:, self._torso, 2:], state["qvel"]], dim=1)
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] for height and uprightness, times one for speed."""
         standing = tolerance(state["xpos"][:, self._torso, 2], 1.2, torch.inf, margin=0.6)
         upright = (1 + state["xmat"][:, self._torso, 2, 2]) / 2
@@ -113,7 +113,7 @@ class HopperStand(Moving):
         touch = torch.cat([state["sensordata"][:, place] for place in self._touch], dim=1).log1p()
         return torch.cat([state["qpos"][:, 1:], state["qvel"], touch], dim=1)
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] for the height of the torso above the foot, times one for little force or for speed."""
         places = state["xipos"][..., 2]
         standing = tolerance(places[:, self._torso] - places[:, self._foot], 0.6, 2.0)

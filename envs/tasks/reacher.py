@@ -41,7 +41,7 @@ class ReacherEasy(SuiteTask):
         """[num_envs, 6]: positions, from the finger to the target, velocities."""
         return torch.cat([state["qpos"], self._to_target(state), state["qvel"]], dim=1)
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] 1 where finger and target overlap."""
         return tolerance(torch.linalg.vector_norm(self._to_target(state), dim=1), 0.0, self._reach)
 

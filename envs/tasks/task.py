@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steelyard.envs.simulator import quiet_loading
+from steelyard.envs.vector import EnvError
 
 State = Mapping[str, Tensor]
 """Name to tensor [num_envs, ...] in the simulator's precision: "qpos", "qvel", what the task names in `fields` and `model_fields`, and what
@@ -58,7 +59,7 @@ class Task:
     def __init__(self, name: str, model: mujoco.MjModel | str | Path):
         """`name`: for messages. `model`: built, or MJCF text, or the path of an MJCF file."""
         self.name = name
-        self.model: mujoco.MjModel = model if isinstance(model, mujoco.MjModel) else load_model(model)
+        self.model: mujoco.MjModel = model if isinstance(model, mujoco.MjModel) else load_model(name, model)
 
     def generator(self, seed: int) -> Any:
         """The host's random numbers of one world, given to `start`."""
@@ -79,10 +80,10 @@ class Task:
         """[num_envs] a coordinate whose rate of change is rewarded; None if there is none."""
         return None
 
-    def reward(self, state: State, control: Tensor, velocity: Tensor | None) -> Tensor:
+    def reward(self, state: State, control: Tensor, velocity: Tensor) -> Tensor:
         """[num_envs] for reaching `state` with `control` [num_envs, action_size], in the model's units.
 
-        `velocity` [num_envs]: change of `position` in this step per second, None without one.
+        `velocity` [num_envs]: change of `position` in this step per second; 0 without one.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method reward(state, control, velocity).")
 
@@ -94,12 +95,17 @@ class Task:
         """Make what `start` returned visible in the model that is drawn."""
 
 
-def load_model(source: str | Path) -> mujoco.MjModel:
-    """The model of MJCF text, or of a file."""
-    with quiet_loading():
-        if isinstance(source, str) and source.lstrip().startswith("<"):
-            return mujoco.MjModel.from_xml_string(source)
-        return mujoco.MjModel.from_xml_path(str(source))
+def load_model(task: str, source: str | Path) -> mujoco.MjModel:
+    """The model of MJCF text, or of a file. Raises `EnvError` for what MuJoCo cannot read."""
+    try:
+        with quiet_loading():
+            if isinstance(source, str) and source.lstrip().startswith("<"):
+                return mujoco.MjModel.from_xml_string(source)
+            return mujoco.MjModel.from_xml_path(str(source))
+    except ValueError as error:
+        raise EnvError(
+            f"{task}: MuJoCo cannot read the model ({' '.join(str(error).split())}); give MJCF text or a file."
+        ) from error
 
 
 def control_range(model: mujoco.MjModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

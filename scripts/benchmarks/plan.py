@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "replay", "training"]
+TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "worlds", "replay", "training"]
 Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
 PEERS: dict[Library, tuple[str, str]] = {
     "sb3": ("Stable-Baselines3", "stable-baselines3"),
@@ -32,6 +32,10 @@ TITLES: dict[TableName, tuple[str, str]] = {
         "updates/s, frames/s",
     ),
     "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
+    "worlds": (
+        "Many worlds at once: random actions, observations, rewards and resets included, but for the bare engine",
+        "environment steps/s",
+    ),
     "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
     "training": (
         "cheetah-run on the learner's device from end to end; on a GPU also updates alone",
@@ -104,6 +108,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
         used = max(threads) if vectorization == "batch" else 1
         options = {"kind": "stepping", "vectorization": vectorization, "num_envs": num_envs}
         rows.append(Row("envs", f"{vectorization}, {num_envs} world{'s' * (num_envs > 1)}", used, options))
+    rows += worlds(threads, cuda)
     rows += [
         Row("replay", "add, one world", 1, {"kind": "replay_add", "num_envs": 1}),
         Row("replay", "add, 64 worlds", 1, {"kind": "replay_add", "num_envs": 64}),
@@ -216,4 +221,26 @@ def pixels(threads: tuple[int, ...], cuda: bool) -> list[Row]:
     for rendering in ("published", "fast"):
         options = {"kind": "stepping", "task": "cheetah-run", "vectorization": "sync", "num_envs": 1, "rendering": rendering}
         rows.append(Row("pixels", f"cheetah-run at 84 x 84 alone, {rendering} rendering", 1, options))
+    return rows
+
+
+def worlds(threads: tuple[int, ...], cuda: bool) -> list[Row]:
+    """The rows of the table `worlds`: every way to step a robot, over numbers of worlds, and mujoco-warp's graph of steps alone."""
+    rows: list[Row] = []
+
+    def add(task: str, label: str, num_envs: int, used: int = 1, **options: Any) -> None:
+        rows.append(Row("worlds", f"{task}, {label}, {num_envs:,}", used, {"task": task, "num_envs": num_envs, **options}))
+
+    for task in ("HalfCheetah-v5", "Humanoid-v5"):
+        for num_envs in (1, 8):
+            add(task, "sync", num_envs, kind="stepping", vectorization="sync")
+        for num_envs in (2, 8):
+            add(task, "async", num_envs, kind="stepping", vectorization="async")
+        for num_envs in (1, 64, 1024):
+            add(task, "batch", num_envs, max(threads), kind="stepping", vectorization="batch")
+        for device, counts in (("cpu", (1, 64, 1024)), *[("cuda", (1, 64, 1024, 4096, 16_384))] * cuda):
+            place = " GPU" if device == "cuda" else " CPU"
+            for num_envs in counts:
+                add(task, f"warp{place}", num_envs, kind="stepping", vectorization="warp", device=device)
+                add(task, f"warp{place}, bare engine", num_envs, kind="bare_stepping", device=device)
     return rows

@@ -1,6 +1,9 @@
+# pyright: reportAttributeAccessIssue=false
+# (mujoco is a compiled module without stubs)
 """Worlds of mujoco-warp on Warp's CPU device: the contract, seeds, resets, ends, faults, randomisation, resuming, models of one's own."""
 
 import io
+import re
 import sys
 
 import mujoco
@@ -9,15 +12,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from steelyard.envs import EnvError, Randomization, VectorEnv, check_contract, make
+from steelyard.envs import EnvError, Randomization, VectorEnv, check_contract, make, warp_simulator
 from steelyard.envs.batch_envs import BatchEnv
 from steelyard.envs.tasks import Task, build
 from steelyard.envs.vector import ResidentEnv
+from steelyard.envs.warp_envs import WarpEnv
 
 pytest.importorskip("mujoco_warp", reason="needs the extra gpu")
-
-from steelyard.envs import warp_simulator
-from steelyard.envs.warp_envs import WarpEnv
 
 BALL = """
 <mujoco>
@@ -193,7 +194,9 @@ def test_randomised_worlds_are_the_c_engines():
         batch._batch.bind(name)[:] = warp.simulator.field(name).numpy()
     batch._episode["goal"][:] = warp._episode["goal"].numpy()
     batch._batch.forward()
-    batch._position = batch._task.position(batch._state).clone()
+    position = batch._task.position(batch._state)
+    assert position is not None
+    batch._position = position.clone()
     action = torch.tensor([[-1.0], [0.2], [0.6], [1.0]])
     for _ in range(3):
         ours, exact, other = warp.step(action), batch.step(action), plain.step(action)
@@ -251,7 +254,9 @@ def test_a_robots_run_resumes_bit_for_bit():
     env, new = (make("Ant-v5", 3, vectorization="warp") for _ in range(2))
     env.reset(seed=4)
     list(play(env, 15))
-    new.load_state_dict(env.state_dict())
+    state = env.state_dict()
+    assert state is not None
+    new.load_state_dict(state)
     for step, again in zip(play(env, 25, seed=1), play(new, 25, seed=1), strict=True):
         assert torch.equal(step.next_obs, again.next_obs)
         assert torch.equal(step.reward, again.reward)
@@ -342,6 +347,39 @@ def test_models_that_cannot_be_simulated_are_refused():
     task.model.opt.integrator, task.model.opt.noslip_iterations = mujoco.mjtIntegrator.mjINT_DISCRETE, 3
     with pytest.raises(EnvError, match="ball: mujoco-warp cannot simulate this model"):
         WarpEnv(task, 2, device="cpu")
+
+
+def test_a_model_that_cannot_be_read_is_named():
+    for source in ("no_such_file.xml", "<mujoco><nonsense/></mujoco>"):
+        with pytest.raises(EnvError, match="mine: MuJoCo cannot read the model") as caught:
+            Task("mine", source)
+        assert "\n" not in str(caught.value)
+
+
+ARM = """
+<mujoco>
+  <worldbody>
+    <body><joint name="a" axis="0 1 0"/><geom type="capsule" fromto="0 0 0 .3 0 0" size=".02"/><site name="tip" pos=".3 0 0"/></body>
+  </worldbody>
+  <actuator><position joint="a" kp="5"/></actuator>
+</mujoco>
+"""
+
+
+def test_the_example_of_the_readme_runs_on_both_simulators(repository):
+    """With actions that have no bounds of their own, which pass as they are."""
+    (code,) = re.findall(
+        r"```python\n(import torch\nfrom steelyard.envs.tasks.*?)```", (repository / "envs/README.md").read_text(), re.DOTALL
+    )
+    names: dict = {"ARM": ARM}
+    exec(code.replace('"arm.xml"', "ARM").replace("1024", "4"), names)
+    env = names["env"]
+    check_contract(env, steps=210)
+    batch = BatchEnv(names["Reach"]("reach", ARM), 4)
+    check_contract(batch, steps=210)
+    env.reset(seed=0)
+    assert env.step(torch.full((4, 1), 0.5)).reward.max() < 0
+    assert torch.equal(env.simulator.control, torch.full((4, 1), 0.5))
 
 
 def test_pictures_show_the_goal_that_is_there():
