@@ -121,25 +121,35 @@ def worlds(name: str, agent: SAC | TD3, num_envs: int, updates: float, steps: in
     )
 
 
-def few(run: Run) -> Run:
-    """The same recipe for a CPU: 32 worlds, networks and batches an eighth and less, updates as many for each transition as usual there."""
-    wide = {"actor": MLP((128, 128)), "critic": MLP((256, 256), layer_norm=True), "batch_size": 256, "n_step": 3}
-    agent = dataclasses.replace(run.agent, **wide, target_rate=0.02)
+def few(run: Run, agent: SAC | TD3) -> Run:
+    """The same recipe for a CPU: 32 worlds, small networks and batches, an update for every decision of one world, decisions of four steps."""
+    agent = dataclasses.replace(
+        agent,
+        actor=MLP((64, 64)),
+        critic=MLP((96, 96), layer_norm=True),
+        optimizer=dataclasses.replace(agent.optimizer, learning_rate=1e-3),
+        policy_delay=1,
+        discount=0.99,
+        n_step=3,
+        batch_size=128,
+        target_rate=0.02,
+    )
     return dataclasses.replace(
         run,
         agent=agent,
         preset=f"{run.preset}-small",
         task="cartpole-swingup",
-        env_steps=200_000,
+        action_repeat=4,
+        env_steps=40_000,
         num_envs=32,
-        random_steps=1_600,
-        schedule=PerStep(8.0),
-        capacity=200_000,
-        evaluation_interval=20_000,
+        random_steps=960,
+        schedule=PerStep(32.0),
+        capacity=100_000,
+        evaluation_interval=5_000,
         evaluation_episodes=8,
         transfer_episodes=8,
-        log_interval=3_200,
-        checkpoint_interval=50_000,
+        log_interval=2_560,
+        checkpoint_interval=20_000,
     )
 
 
@@ -151,5 +161,6 @@ LARGE = (
     worlds("sac", SAC(**PLAIN, entropy_per_action=-0.5), num_envs=4_096, updates=8.0, steps=1_024),
     worlds("td3", TD3(**PLAIN, exploration_noise=1.0, exploration=NoiseRange()), num_envs=4_096, updates=8.0, steps=1_024),
 )
-GPU: Mapping[str, Run] = {run.preset: run for run in (*LARGE, *(few(run) for run in LARGE[:2]))}
+SMALL = (few(LARGE[0], FAST_TD3), few(LARGE[1], dataclasses.replace(FAST_SAC, initial_temperature=0.1)))
+GPU: Mapping[str, Run] = {run.preset: run for run in (*LARGE, *SMALL)}
 """Thousands of worlds, and, as `*-small`, a few of them on a CPU."""

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import runpy
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from steelyard.trainers.config import debug
 from steelyard.trainers.evaluation import evaluate
 from steelyard.trainers.gpu_presets import GPU
 from steelyard.trainers.online import Online, train
+from steelyard.trainers.resident_collector import ResidentCollector
 from steelyard.trainers.schedules import PerStep
 from steelyard.trainers.tables import read_columns
 
@@ -81,14 +83,15 @@ def test_every_recipe_lives_on_the_device_and_counts_updates_per_step_of_all_wor
 def test_small_forms_learn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A point is to be brought to the origin; what a policy that knows the rules reaches is known."""
     monkeypatch.setattr("steelyard.trainers.builders.envs.make", lambda task, num_envs, **options: Drift(num_envs))
+    recipe: Any = GPU[name].agent
     networks: Any = (
         {"actor": SimbaV2(32, 1), "critic": SimbaV2(32, 1)}
         if name == "flash-sac"
-        else {"actor": dataclasses.replace(GPU[name].agent.actor, hidden=(64, 64)), "critic": MLP((64, 64), layer_norm=True)}
+        else {"actor": dataclasses.replace(recipe.actor, hidden=(64, 64)), "critic": MLP((64, 64), layer_norm=True)}
     )
     # Episodes are short and cut: values stay within the critic's support only for a short sight.
     changes: Any = {"batch_size": 128, "target_rate": 0.05, "policy_delay": 2, "discount": 0.8, "optimizer": Adam(1e-3)}
-    agent: Any = dataclasses.replace(GPU[name].agent, **networks, **changes)
+    agent: Any = dataclasses.replace(recipe, **networks, **changes)
     run = dataclasses.replace(
         GPU[name],
         task="drift",
@@ -126,11 +129,31 @@ def test_small_forms_learn(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mujoco_warp") is None, reason="needs the extra gpu")
-def test_a_debug_run_in_real_worlds_leaves_everything_and_resumes(tmp_path: Path) -> None:
-    run = dataclasses.replace(debug(GPU["fast-td3-small"]), device="cpu", log_to=(), num_envs=4)
-    folder = train(run, tmp_path)
-    found = read_columns(folder / "eval.csv", ["env_steps", "eval/return"])
-    assert found["env_steps"] == [0, 152, 300]
-    assert len(read_columns(folder / "eval.csv", ["transfer/return"])["transfer/return"]) == 1
-    longer = dataclasses.replace(run, env_steps=300)
-    assert train(longer, tmp_path) == folder
+def test_stopped_and_resumed_in_real_worlds_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = dataclasses.replace(debug(GPU["fast-td3-small"]), device="cpu", log_to=(), num_envs=4, evaluation_interval=600)
+    collect, calls = ResidentCollector.collect, [0]
+
+    def collect_and_signal(self: ResidentCollector) -> int:
+        calls[0] += 1
+        if calls[0] == 50:
+            signal.raise_signal(signal.SIGTERM)
+        return collect(self)
+
+    whole = train(run, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(ResidentCollector, "collect", collect_and_signal)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "parts")
+    parts = train(run, tmp_path / "parts")
+    one, other = Online(run, whole), Online(run, parts)
+    assert one.env_steps == other.env_steps == 1_200
+    assert torch.equal(one.buffer.data, other.buffer.data)
+    states = one.collector.state_dict(), other.collector.state_dict()
+    assert all(torch.equal(value, states[1]["env"][name]) for name, value in states[0]["env"].items())
+    assert torch.equal(states[0]["obs"], states[1]["obs"])
+    weights = dict(other.agent.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in one.agent.named_parameters())
+    found = read_columns(whole / "eval.csv", ["env_steps", "eval/return"])
+    assert found == read_columns(parts / "eval.csv", ["env_steps", "eval/return"])
+    assert found["env_steps"] == [0, 608, 1_200]
+    assert len(read_columns(whole / "eval.csv", ["transfer/return"])["transfer/return"]) == 1
