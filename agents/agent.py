@@ -116,7 +116,7 @@ class Agent(nn.Module):
             part.begin(cast(Any, self))
         self.to(self.device)
         self.bf16 = self.execution.autocast_enabled(self.device)
-        self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.choose)
+        self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.explore)
 
     def compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
         """The function as one compiled graph, or itself if compilation is off."""
@@ -238,10 +238,17 @@ class Agent(nn.Module):
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [rows, action_size] in [-1, 1] for raw observations [rows, obs_size]; deterministic unless `explore`."""
-        shape = (obs.shape[0], self.spec.action_size)
         if not explore:
-            return self.choose(obs, torch.zeros(shape, device=self.device))
-        return self.run_act(obs, torch.randn(shape, generator=self.generators["explore"], device=self.device))
+            return self.choose(obs, torch.zeros(obs.shape[0], self.spec.action_size, device=self.device))
+        return self.run_act(obs, self.draw_exploration(obs.shape[0]))
+
+    def draw_exploration(self, rows: int) -> Tensor:
+        """Standard normal noise [rows, action_size] of one exploratory action in each of `rows` worlds."""
+        return torch.randn(rows, self.spec.action_size, generator=self.generators["explore"], device=self.device)
+
+    def explore(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Exploratory actions for raw observations and standard normal noise."""
+        return self.choose(obs, noise)
 
     def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Actions for raw observations and exploration noise; zero noise gives the deterministic action."""

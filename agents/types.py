@@ -30,10 +30,10 @@ class Spec:
     """Frames that the picture consists of, one behind another in its channels, as uint8; replay stores each once. None: float32 observations."""
 
     def random_action(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Uniformly random actions [rows, action_size]: in [-1, 1], or one-hot choices."""
+        """Uniformly random actions [rows, action_size] on the generator's device: in [-1, 1], or one-hot choices."""
         if not self.discrete:
-            return 2 * torch.rand(rows, self.action_size, generator=generator) - 1
-        choice = torch.randint(self.action_size, (rows,), generator=generator)
+            return 2 * torch.rand(rows, self.action_size, generator=generator, device=generator.device) - 1
+        choice = torch.randint(self.action_size, (rows,), generator=generator, device=generator.device)
         return torch.nn.functional.one_hot(choice, self.action_size).float()
 
 

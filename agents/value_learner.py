@@ -82,6 +82,8 @@ class ValueLearningAgent(ActingAgent):
     """Whether `backup` reaches the bootstrap value through the critic that it is given. IQL's is another network's."""
     model_draw: int | None = None
     """Which of an update's draws is the model's; None if the agent has none for it."""
+    shares_target: bool = True
+    """Whether all critics regress to one target [batch, size], or each to its own [critics, batch, size]."""
     critic: Critic | ChoiceCritic
     target_critic: nn.Module
 

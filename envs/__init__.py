@@ -8,15 +8,16 @@ import torch
 from steelyard.envs.contract import check_contract
 from steelyard.envs.gl import check_backend, choose_backend
 from steelyard.envs.pixels import Pictures, PixelEnv
+from steelyard.envs.randomization import Randomization
 from steelyard.envs.vector import EnvError, VectorEnv
 
 if TYPE_CHECKING:
     from steelyard.envs.dmc_envs import DmcEnv
     from steelyard.envs.gym_envs import GymEnv
 
-__all__ = ["EnvError", "Pictures", "VectorEnv", "check_contract", "known_tasks", "make"]
+__all__ = ["EnvError", "Pictures", "Randomization", "VectorEnv", "check_contract", "known_tasks", "make"]
 
-VECTORIZATIONS = ("sync", "async", "batch")
+VECTORIZATIONS = ("sync", "async", "batch", "warp")
 
 choose_backend()  # before any adapter imports MuJoCo
 
@@ -32,6 +33,8 @@ def make(
     pictures: Pictures | None = None,
     distractors: int = 0,
     threads: int = 0,
+    staggered: bool = False,
+    randomization: Randomization | None = None,
 ) -> VectorEnv:
     """`num_envs` worlds of `task`.
 
@@ -40,11 +43,14 @@ def make(
     ("minatar-breakout"), or a probe ("probe-constant").
     `action_repeat`: environment steps per decision; rewards are summed, and a repetition stops where its episode ends.
     `vectorization`: "sync" steps the worlds one after the other, "async" steps Gymnasium's in processes of their own,
-    "batch" steps many worlds on threads (Gymnasium's five locomotion tasks), or as tensors on `device` (MinAtar's games).
+    "batch" steps many worlds on threads (the tasks of `steelyard.envs.tasks.TASKS`), or as tensors on `device` (MinAtar's games), "warp" steps
+    thousands on `device`, a GPU or the CPU (the same tasks; extra `gpu`).
     `device`: where observations and rewards go. `render_size`: height and width in pixels of what `render` draws; None: the world's own.
     `pictures`: observations are pictures, as uint8, and not the world's own (dm-control, and Gymnasium's worlds that draw themselves).
     `distractors`: numbers appended to the observation that nothing depends on (`Distracted`).
     `threads`: of "batch" vectorization on a CPU; 0 for as many as the machine has.
+    `staggered`: first episodes are cut at different times, so that worlds do not end together ("batch" and "warp"; not for evaluation).
+    `randomization`: how the worlds' masses, friction and the like differ from the model ("batch" and "warp").
 
     Raises `EnvError` for an unknown task, with suggestions, and for a combination that does not exist.
     """
@@ -54,22 +60,38 @@ def make(
         from steelyard.envs.distractors import Distracted
 
         options = {"action_repeat": action_repeat, "vectorization": vectorization, "device": device, "render_size": render_size}
-        return Distracted(make(task, num_envs, threads=threads, **options), distractors)
+        world = make(task, num_envs, **options, threads=threads, staggered=staggered, randomization=randomization)
+        return Distracted(world, distractors)
     if num_envs < 1 or action_repeat < 1 or (render_size is not None and render_size < 1):
         raise EnvError(f"{task}: num_envs, action_repeat and render_size must be at least 1.")
     if vectorization not in VECTORIZATIONS:
         raise EnvError(f"{task}: vectorization {vectorization!r} is unknown; choose one of {', '.join(VECTORIZATIONS)}.")
     if pictures is not None:
         _require_drawable(task, vectorization)
+    many = {"action_repeat": action_repeat, "device": device, "render_size": render_size}
+    many |= {"staggered": staggered, "randomization": randomization}
+    if (staggered or randomization) and (vectorization not in ("batch", "warp") or task.startswith("minatar-")):
+        raise EnvError(
+            f"{task}: staggered episodes and randomization need vectorization='batch' or 'warp', and one of {', '.join(_batched())}."
+        )
+    if vectorization == "warp":
+        check_backend()
+        from steelyard.envs.warp_envs import WarpEnv
+
+        return WarpEnv(_require_batched(task, vectorization), num_envs, **many)
     if task.startswith("probe-"):
         return _make_probe(task, num_envs, action_repeat, vectorization, device)
     if task.startswith("minatar-"):
         return _make_minatar(task, num_envs, action_repeat, vectorization, device, render_size)
     check_backend()
+    if vectorization == "batch":
+        from steelyard.envs.batch_envs import BatchEnv
+
+        return BatchEnv(_require_batched(task, vectorization), num_envs, threads=threads, **many)
     # Adapters are imported when they are needed: dm-control alone takes a second.
     if _is_gymnasium(task):
         if pictures is None:
-            return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size, threads)
+            return _make_gymnasium(task, num_envs, action_repeat, vectorization, device, render_size)
         from steelyard.envs.gym_envs import GymEnv
 
         world = GymEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size, pictures=pictures)
@@ -101,6 +123,22 @@ def known_tasks() -> list[str]:
     return sorted({*present, *TASKS, *GAMES, *PROBES, *WORLDS})
 
 
+def _batched() -> list[str]:
+    from steelyard.envs.tasks import TASKS
+
+    return list(TASKS)
+
+
+def _require_batched(task: str, vectorization: str) -> str:
+    """The name under which `task` has a batched form. Raises `EnvError` if it has none."""
+    names = {name.replace("_", "-"): name for name in _batched()}
+    if task.replace("_", "-") in names:
+        return names[task.replace("_", "-")]
+    if task not in known_tasks():
+        raise EnvError(f"there is no task {task!r}; {_suggestion(task)}")
+    raise EnvError(f"{task} has no {vectorization} form; use vectorization='sync', or one of {', '.join(_batched())}.")
+
+
 def _require_drawable(task: str, vectorization: str) -> None:
     for prefix, kind in (("probe-", "probes"), ("minatar-", "MinAtar's games")):
         if task.startswith(prefix):
@@ -130,22 +168,8 @@ def _is_gymnasium(task: str) -> bool:
 
 
 def _make_gymnasium(
-    task: str,
-    num_envs: int,
-    action_repeat: int,
-    vectorization: str,
-    device: torch.device | str,
-    render_size: int | None,
-    threads: int,
+    task: str, num_envs: int, action_repeat: int, vectorization: str, device: torch.device | str, render_size: int | None
 ) -> VectorEnv:
-    if vectorization == "batch":
-        from steelyard.envs.batch_envs import BatchEnv
-        from steelyard.envs.tasks import TASKS
-
-        if task not in TASKS:
-            raise EnvError(f"{task} has no batch form; use vectorization='sync', or one of {', '.join(TASKS)}.")
-        options = {"device": device, "render_size": render_size}
-        return BatchEnv(task, num_envs, action_repeat=action_repeat, threads=threads, **options)
     from steelyard.envs.gym_envs import GymEnv
 
     asynchronous = vectorization == "async"

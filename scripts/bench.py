@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -59,6 +58,8 @@ class Result:
     row: Row
     windows: list[float] = field(default_factory=list)
     problem: str | None = None
+    shares: dict[str, float] = field(default_factory=dict)
+    """Share of time of each part of the work, where it has parts."""
 
     @property
     def median(self) -> float:
@@ -84,6 +85,7 @@ def measure(rows: list[Row], options: Bench, console: Console) -> list[Result]:
                 for number, worker in workers.items():
                     status.update(f"{rows[number].table}: round {turn + 1} of {options.rounds}, {rows[number].label}")
                     results[number].windows.append(worker.measure(options.seconds))
+                    results[number].shares = worker.shares
     finally:
         for worker in workers.values():
             worker.close()
@@ -124,7 +126,8 @@ def draw(name: TableName, results: list[Result], console: Console) -> None:
     title, unit = TITLES[name]
     columns = list(dict.fromkeys(peer for result in results for peer in ratios(result, results)))
     table = Table(title=title, title_justify="left", caption_justify="left")
-    for heading in ("", "", "threads", unit, "lowest to highest", *(f"x {peer}" for peer in columns)):
+    parts = ("shares of time",) if any(result.shares for result in results) else ()
+    for heading in ("", "", "threads", unit, "lowest to highest", *(f"x {peer}" for peer in columns), *parts):
         table.add_column(heading, justify="left" if not heading else "right")
     for result in results:
         row = result.row
@@ -135,7 +138,9 @@ def draw(name: TableName, results: list[Result], console: Console) -> None:
         share = ratios(result, results)
         spread = f"{min(result.windows):,.0f} to {max(result.windows):,.0f}"
         rate = f"{result.median:,.0f}" if result.median >= 100 else f"{result.median:.1f}"
-        table.add_row(*names, rate, spread, *(f"{share[peer]:.1f}" if peer in share else "" for peer in columns))
+        divided = ", ".join(f"{name} {part:.0%}" for name, part in result.shares.items())
+        cells = [f"{share[peer]:.1f}" if peer in share else "" for peer in columns]
+        table.add_row(*names, rate, spread, *cells, *([divided] if parts else []))
     if "released JAX code" in columns:
         table.caption = (
             "Released JAX code of SimbaV2: measured once beside Stable-Baselines3 and taken in its units (scripts/README.md)."
@@ -153,6 +158,7 @@ def plain(name: TableName, results: list[Result]) -> dict[str, Any]:
             "per_second": result.median if result.windows else None,
             "windows": result.windows,
             "ratios": ratios(result, results),
+            "shares": result.shares,
             "problem": result.problem,
         }
         for result in results
@@ -239,6 +245,8 @@ def bench(options: Bench) -> None:
 
 def main() -> None:
     """Reads the command line."""
+    import tyro  # here, so that machines without it can measure too (`on_gpu.py`)
+
     bench(tyro.cli(Bench))
 
 

@@ -9,9 +9,10 @@ import tyro
 
 from steelyard.agents.agent import Execution
 from steelyard.trainers import config, presets
+from steelyard.trainers.builders import has_compiler
 from steelyard.trainers.command_line import Launch
 from steelyard.trainers.errors import run_script
-from steelyard.trainers.online import has_compiler, train
+from steelyard.trainers.online import train
 
 SCRIPTS = Path(__file__).parent
 

@@ -5,14 +5,14 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
-from steelyard import envs
 from steelyard.agents.acting import ActingAgent
 from steelyard.envs.d4rl_table import normalized_score
 from steelyard.trainers import plain
+from steelyard.trainers.builders import make_evaluation_env
 from steelyard.trainers.config import Run
 from steelyard.trainers.errors import run_script
 from steelyard.trainers.evaluation import FRESH_SEEDS, evaluate
@@ -41,6 +41,8 @@ class Evaluate:
     """Last or best checkpoint. The best was chosen by its score, so prefer the last for numbers to report."""
     seed: int | None = None
     """Seed of the episodes' starts; default: starts that the run's own evaluations have not seen."""
+    vectorization: Literal["sync", "async", "batch", "warp"] | None = None
+    """How the worlds are stepped, sync being the published simulator; default: as in the run's own evaluations."""
     json: bool = False
     """Print one JSON object, every episode included, instead of sentences."""
 
@@ -49,15 +51,10 @@ def score(options: Evaluate) -> dict[str, Any]:
     """Plays the episodes and returns what was found, as plain data."""
     run = plain.load(options.folder / "config.json")
     seed = FRESH_SEEDS + run.seed if options.seed is None else options.seed
-    worlds, vectorization = max(min(options.episodes, WORLDS), 1), run.evaluation_vectorization
-    env = envs.make(
-        run.task,
-        worlds,
-        action_repeat=run.action_repeat,
-        vectorization=vectorization,
-        pictures=run.pictures,
-        distractors=run.distractors,
-    )
+    vectorization = options.vectorization or run.evaluation_vectorization
+    # Worlds on a device are played all at once.
+    worlds = max(options.episodes if vectorization == "warp" else min(options.episodes, WORLDS), 1)
+    env = make_evaluation_env(run, worlds, vectorization)
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
     scores = evaluate(agent, env, options.episodes, seed)
     env.close()
@@ -77,22 +74,14 @@ def score(options: Evaluate) -> dict[str, Any]:
         "length": scores.length,
         "returns": scores.returns,
         "lengths": scores.lengths,
-        "video": _film(run, agent, path, seed, round(scores.length)) if options.video else None,
+        "vectorization": vectorization,
+        "video": _film(run, agent, path, seed, round(scores.length), vectorization) if options.video else None,
     }
 
 
-def _film(run: Run, agent: ActingAgent, path: Path, seed: int, length: int) -> str | None:
+def _film(run: Run, agent: ActingAgent, path: Path, seed: int, length: int, vectorization: str) -> str | None:
     """The video's path; None, and a line on stderr, where no picture can be drawn: the score stands without one."""
-    vectorization = run.evaluation_vectorization
-    env = envs.make(
-        run.task,
-        1,
-        action_repeat=run.action_repeat,
-        vectorization=vectorization,
-        render_size=PICTURE,
-        pictures=run.pictures,
-        distractors=run.distractors,
-    )
+    env = make_evaluation_env(run, 1, vectorization, PICTURE)
     try:
         return str(film(agent, env, path, seed, every=max(length // FRAMES, 1)))
     except VideoError as error:

@@ -49,8 +49,10 @@ class Episode(NamedTuple):
 
     score: float
     """Undiscounted sum of rewards."""
-    length: int
+    length: float
     """Decisions."""
+    count: int = 1
+    """Episodes that these numbers are the mean of: many worlds on a device report no single ones."""
 
 
 class Collected(NamedTuple):

@@ -58,7 +58,7 @@ class AdaptiveRatio:
         """A schedule that begins with the low ratio."""
         return AdaptiveRatioSchedule(self)
 
-    def expected(self, transitions: int) -> int:
+    def expected(self, transitions: int, num_envs: int) -> int:
         """Updates of a run that never switches: learning rates reach their final value at its end or, after a switch, before it."""
         return max(int(transitions * self.low), 1)
 

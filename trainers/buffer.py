@@ -11,9 +11,9 @@ from torch.nn.functional import pad
 
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Batch, Spec, Step
+from steelyard.envs.memory import free_bytes
 from steelyard.trainers import dataset_rows, replay_files
 from steelyard.trainers.goal_returns import GoalReturns
-from steelyard.trainers.memory import free_bytes
 from steelyard.trainers.stored_observations import stored_observations
 
 if TYPE_CHECKING:
@@ -129,8 +129,25 @@ class ReplayBuffer:
         Raises `ReplayError` on wrong shapes and, for data that comes from host memory, on NaN and infinities.
         """
         columns = columns or slice(None)
+        self._require_shapes(obs, action, step, len(self._envs[columns]))
+        reset = (step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)
+        # On a GPU the questions would be synchronisations; there a reset is written always, as a copy where there was none.
+        if reset.device.type == "cpu":
+            self._require_finite(obs, action, step)
+        may_reset = reset.device.type != "cpu" or bool(reset.any())
+        here = self.address(self.cursors[columns], self._envs[columns])
+        fault = self.observations.fault(here, obs, step.next_obs)
+        if fault:
+            raise ReplayError(f"{fault}; pass on what the worlds returned, and call `cut` where they were reset.")
+        self.write(obs, action, step, columns, may_reset)
+
+    def write(self, obs: Tensor, action: Tensor, step: Step, columns: slice | None = None, may_reset: bool = True) -> None:
+        """What `add` does once it has looked: tensors in, tensors out, no question that waits for a device, ready to be captured.
+
+        `may_reset`: whether some world may have been reset within its step; where none was, nothing changes.
+        """
+        columns = columns or slice(None)
         env, cursor = self._envs[columns], self.cursors[columns]
-        self._require_shapes(obs, action, step, len(env))
         flags = torch.stack((step.reward, step.terminated, step.truncated, step.valid), dim=-1)
         kept = self.observations
         row = torch.cat((kept.in_row(obs), action, flags), dim=-1).float()
@@ -138,16 +155,9 @@ class ReplayBuffer:
         if "next_action" in self.columns:
             following = torch.cat((following, action), dim=-1)
         successor = pad(following, (0, self.width - following.shape[-1])).float()
-        if row.device.type == "cpu":
-            self._require_finite(obs, action, step, row, successor)
         reset = (step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)
-        # On a GPU the question would be a synchronisation; there the reset is written always, as a copy where there was none.
-        may_reset = reset.device.type != "cpu" or bool(reset.any())
         row, successor, reset = (tensor.to(self.device) for tensor in (row, successor, reset))
         here, ahead = self.address(cursor, env), self.address(cursor + 1, env)
-        fault = kept.fault(here, obs, step.next_obs)
-        if fault:
-            raise ReplayError(f"{fault}; pass on what the worlds returned, and call `cut` where they were reset.")
         flat, valid = self.flat, self.valid
         # The row ahead becomes invalid before its observation changes, and the new row becomes valid after all else is written:
         # a reader in another process, or the restart of a killed writer, never takes a half-written row for a transition.
@@ -349,8 +359,10 @@ class ReplayBuffer:
             "build the buffer from the spec and the number of worlds of this environment."
         )
 
-    def _require_finite(self, obs: Tensor, action: Tensor, step: Step, row: Tensor, successor: Tensor) -> None:
-        if bool(row.isfinite().all()) and bool(successor.isfinite().all()):
+    def _require_finite(self, obs: Tensor, action: Tensor, step: Step) -> None:
+        kept = self.observations
+        looked_at = torch.cat((kept.in_row(obs), kept.in_row(step.next_obs), action, step.reward[:, None]), dim=-1)
+        if bool(looked_at.float().isfinite().all()):
             return
         fields = {"obs": obs, "action": action, "reward": step.reward, "next_obs": step.next_obs}
         field = next(name for name, tensor in fields.items() if not bool(tensor.isfinite().all()))

@@ -1,9 +1,9 @@
-"""Several updates as one CUDA graph: one launch from the host instead of one per kernel."""
+"""CUDA graphs: one launch from the host instead of one per kernel, for several updates and for what collects."""
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,46 @@ WARM_UPS = 3
 """Ordinary runs of a pattern before it is captured: compilation and library set-up must not fall into the capture."""
 LONGEST = 16
 """Updates in one graph at most."""
+
+
+class Captured:
+    """A function of tensors as one CUDA graph, captured once it has run a few times.
+
+    What it changes it must change in place, and its results lie in the same memory at every call: use them before the next one.
+
+    Args:
+        function: Tensors to a tensor, or to none; no question to the device within.
+    """
+
+    def __init__(self, function: Callable[..., Tensor | None]):
+        self.function, self.calls = function, 0
+        self.stream = torch.cuda.Stream()
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+        self.output: Tensor | None = None
+
+    def __call__(self, *tensors: Tensor) -> Tensor | None:
+        """The function's result for these tensors, which are copied to where the graph reads them."""
+        self.calls += 1
+        if self.calls <= WARM_UPS:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                output = self.function(*tensors)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return output
+        if self.graph is None:
+            self.graph, self.inputs = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in tensors)
+            with torch.cuda.graph(self.graph):
+                self.output = self.function(*self.inputs)
+        for place, tensor in zip(self.inputs, tensors, strict=True):
+            place.copy_(tensor)
+        self.graph.replay()
+        return self.output
+
+
+def captured(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """The function as a CUDA graph on a GPU, and itself elsewhere."""
+    return Captured(function) if device.type == "cuda" else function
 
 
 @dataclass(frozen=True)

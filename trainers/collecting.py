@@ -165,5 +165,6 @@ def worlds(run: "Run", threads: int, num_envs: int) -> VectorEnv:
         vectorization=run.vectorization,
         pictures=run.pictures,
         distractors=run.distractors,
+        randomization=run.randomization,
         threads=threads,
     )

@@ -19,9 +19,11 @@ from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.iql import IQL
 from steelyard.agents.networks import encoders, normalizers
+from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
+from steelyard.envs.randomization import Randomization
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.collecting import CollectingSlot, LocalProcesses
@@ -34,7 +36,7 @@ class ConfigError(SteelyardError):
     """A run's configuration cannot be used. The message is one sentence that names the field and the remedy."""
 
 
-ScheduleSlot = schedules.FixedRatio | AdaptiveRatio | schedules.Priming
+ScheduleSlot = schedules.FixedRatio | schedules.PerStep | AdaptiveRatio | schedules.Priming
 SamplerSlot = samplers.Uniform | TrajectoryWeighted | TopFraction
 
 AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -76,14 +78,17 @@ class Run:
     """Seeds every random stream: weights, worlds, exploration, sampling; evaluation has seeds of its own."""
     num_envs: int = 1
     """Worlds stepped together."""
-    vectorization: Literal["sync", "async", "batch"] = "sync"
-    """How: one after the other, in a process each, or as `mujoco.batch` on all cores (the five Gymnasium locomotion tasks)."""
+    vectorization: Literal["sync", "async", "batch", "warp"] = "sync"
+    """How: one after the other, in a process each, as `mujoco.batch` on all cores, or by mujoco-warp on the learner's device, from whose memory no
+    transition then leaves (extra gpu)."""
     action_repeat: int = 1
     """Environment steps per decision."""
     pictures: Pictures | None = None
     """What the agent sees if it learns from pixels; None: the task's own observations."""
     distractors: int = 0
     """Numbers appended to each observation that move chaotically and that nothing depends on (VaGraM's test of models): 0, 5, 10, 15."""
+    randomization: Randomization | None = None
+    """How the worlds of training differ from the model in masses, friction and the like (`batch` and `warp`); those of evaluation never do."""
     actors: int = 0
     """Processes that collect while the learner updates, each with `num_envs` worlds; 0 collects in the learner's process, which is deterministic."""
     collecting: CollectingSlot = field(default_factory=LocalProcesses)
@@ -106,6 +111,9 @@ class Run:
     """Environment steps between evaluations."""
     evaluation_episodes: int = 10
     """Episodes of an evaluation."""
+    transfer_episodes: int = 0
+    """Episodes in which the last and the best policy are scored on the published simulator (`sync`) when the run has ended, for runs whose own worlds
+    are another; 0 for none."""
     log_interval: int = 1_000
     """Environment steps between rows of train.csv."""
     checkpoint_interval: int = 20_000
@@ -133,11 +141,12 @@ class Run:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number.")
-        for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval"):
+        for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval", "transfer_episodes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
         self.check_length()
         self.check_model()
+        self.check_worlds()
         for name, fine, remedy in AGENT_RULES:
             value = getattr(self.agent, name, None)
             if value is not None and not fine(value):
@@ -154,6 +163,42 @@ class Run:
         if self.actors and (self.first_actions, self.acting) != ("uniform", "sampled"):
             raise ConfigError("actors in other processes begin with uniform actions and then draw the policy's; use --actors 0.")
 
+    def check_worlds(self) -> None:
+        """Raises `ConfigError` for worlds that cannot be had in this way, and for replay too small for their number."""
+        if self.randomization is not None and self.vectorization not in ("batch", "warp"):
+            raise ConfigError("randomization is given, and only many worlds at once differ; use --vectorization warp or batch.")
+        if self.vectorization == "warp":
+            for name, given in (
+                ("pictures", self.pictures is not None),
+                ("distractors", self.distractors),
+                ("actors", self.actors),
+            ):
+                if given:
+                    raise ConfigError(
+                        f"{name} are given, which worlds on the learner's device do not have; use --vectorization sync."
+                    )
+        exploration = getattr(self.agent, "exploration", None)
+        if self.actors and isinstance(exploration, NoiseRange | HeldNoise):
+            raise ConfigError(
+                f"agent.exploration is {type(exploration).__name__}, and actors in other processes keep no noise of each world; use --actors 0."
+            )
+        n_step, worlds = getattr(self.agent, "n_step", 1), self.num_envs * max(self.actors, 1)
+        if worlds > 1 and self.capacity < worlds * (n_step + 1):
+            raise ConfigError(
+                f"capacity is {self.capacity:,}, less than n_step + 1 = {n_step + 1} transitions of each of {worlds:,} worlds; "
+                f"give at least {worlds * (n_step + 1):,}, or fewer worlds."
+            )
+        self.check_batch()
+
+    def check_batch(self) -> None:
+        """Raises `ConfigError` for a batch larger than all that is ever stored."""
+        stored = min(self.capacity, max(self.env_steps // self.action_repeat, self.num_envs))
+        if self.agent.batch_size > stored:
+            raise ConfigError(
+                f"agent.batch_size is {self.agent.batch_size:,}, and replay never holds more than {stored:,} transitions; "
+                "give a smaller batch, more env_steps or a larger capacity."
+            )
+
     def check_length(self) -> None:
         """Raises `ConfigError` for a run without steps, or an agent that learns from a data set in a run that has none."""
         if self.env_steps < 1:
@@ -169,7 +214,7 @@ class Run:
     def total_updates(self) -> int:
         """Updates of the whole run, over which learning rates decay."""
         transitions = max(self.env_steps // self.action_repeat - self.waiting_steps, 1)
-        return self.schedule.expected(transitions)
+        return self.schedule.expected(transitions, self.num_envs * max(self.actors, 1))
 
     @property
     def uniform_steps(self) -> int:
@@ -192,9 +237,14 @@ class Run:
         return self.env_steps
 
     @property
-    def evaluation_vectorization(self) -> Literal["sync", "batch"]:
-        """How evaluation steps its worlds: in this process, as a batch if training does."""
-        return "batch" if self.vectorization == "batch" else "sync"
+    def evaluation_vectorization(self) -> Literal["sync", "batch", "warp"]:
+        """How evaluation steps its worlds: in this process, as a batch or on the device if training does."""
+        return "sync" if self.vectorization == "async" else self.vectorization
+
+    @property
+    def resident(self) -> bool:
+        """Whether the worlds live on the learner's device."""
+        return self.vectorization == "warp"
 
     @property
     def torch_device(self) -> torch.device:
@@ -239,6 +289,9 @@ class Transfer(Run):
         if self.actors:
             raise ConfigError(f"actors is {self.actors}; a run that begins with data collects in its own process, give 0.")
 
+    def check_batch(self) -> None:
+        """How much a data set holds is not known before it is read."""
+
     @property
     def total_updates(self) -> int:
         """Updates over which learning rates decay: those offline, or those online if there are no others."""
@@ -258,9 +311,15 @@ class Transfer(Run):
 RunType = TypeVar("RunType", bound=Run)
 
 
+DEBUG_WORLDS = 16
+"""Worlds of a shrunk run, at most."""
+
+
 def debug(run: RunType) -> RunType:
     """The same run shrunk to seconds: small networks, batches and pictures, eager, a few hundred steps."""
     agent = dataclasses.replace(small(run.agent), batch_size=16)
+    if run.num_envs > DEBUG_WORLDS:  # as many decisions of few worlds as other runs have of one
+        run = dataclasses.replace(run, num_envs=DEBUG_WORLDS, agent=agent, capacity=10_000)
     shrunk: dict[str, Any] = {
         "agent": agent,
         "preset": f"{run.preset}-debug",
@@ -271,6 +330,7 @@ def debug(run: RunType) -> RunType:
         "evaluation_episodes": 1,
         "log_interval": 100 * run.action_repeat,
         "checkpoint_interval": 150 * run.action_repeat,
+        "transfer_episodes": min(1, run.transfer_episodes),
         "meter_interval": min(150 * run.action_repeat, run.meter_interval),
         "threads": 1,
         "execution": dataclasses.replace(run.execution, compile=False),

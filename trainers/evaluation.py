@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from steelyard.agents.errors import SteelyardError
-from steelyard.envs.vector import VectorEnv
+from steelyard.envs.vector import ResidentEnv, VectorEnv
 
 EVALUATION_SEEDS = 1_000_000_000
 """World seeds from here on belong to evaluation; training uses smaller ones."""
@@ -134,4 +134,6 @@ def _play_round(agent: Actor, env: VectorEnv, seed: int, count: int) -> tuple[Te
             raise EvaluationError(
                 f"an episode went on after {limit:,} decisions; give the environment a time limit (`Spec.horizon`)."
             )
+    if isinstance(env, ResidentEnv):
+        env.check()  # its steps keep to themselves what goes wrong
     return returns[:count].cpu(), lengths[:count].cpu()

@@ -34,6 +34,8 @@ class Learner:
         self.staging = Staging(agent.device) if agent.device.type == "cuda" and sampler.device.type == "cpu" else None
         self.run = agent.compiled(self.apply)
         self.launches = Launches(self.run) if self.together and agent.device.type == "cuda" else None
+        self.looks = agent.device.type == "cpu"
+        """Whether every update is checked for losses that are not finite, which waits for them, or `check` is left to the caller."""
         self.watchers: tuple[Watcher, ...] = ()
         """What sees the batches of some updates, beside the agent's own slots."""
         self.metrics: Metrics = {}
@@ -60,7 +62,7 @@ class Learner:
             due = self.agent.advance()
             rows = picks if self.together else self.transfer(self.sampler.gather(picks))
             self.metrics |= self.run(due, rows, noise)
-            if self.agent.device.type == "cpu":
+            if self.looks:
                 self.check(picks)
             self.agent.intervene()
 

@@ -1,24 +1,20 @@
 """The online loop: collect, learn, look, save."""
 
-import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from steelyard import envs
 from steelyard.agents.types import Metrics, Spec
 from steelyard.envs import terminations
-from steelyard.trainers import checkpoint, imagination, plain, threads
-from steelyard.trainers.actor_collector import ActorCollector
+from steelyard.trainers import checkpoint, imagination, plain, threads, transfer
 from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.collector import Collector, LocalCollector
+from steelyard.trainers.builders import build_buffer, make_collector, make_evaluation_env, require_compiler
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.evaluation import Scores, evaluate
 from steelyard.trainers.imagination import Imagination
@@ -50,14 +46,15 @@ class Online:
     def __init__(self, run: Run, folder: Path, fresh: bool = False):
         self.run, self.folder = run, folder
         self.progress = Progress(run.total_steps, label=f"{run.task} {run.preset} seed {run.seed}", unit=self.unit)
-        self.evaluation_env = make_env(replace(run, num_envs=run.evaluation_episodes, vectorization=run.evaluation_vectorization))
+        device = run.torch_device  # a missing one is said before anything is built
+        self.evaluation_env = make_evaluation_env(run)
         spec, num_envs = self.evaluation_env.spec, run.num_envs * max(run.actors, 1)
         self.agent = run.agent.build(
             spec,
             num_envs=num_envs,
             total_updates=run.total_updates,
             seed=run.seed,
-            device=run.torch_device,
+            device=device,
             execution=run.execution,
         )
         self.buffer, self.sampler = self.build_replay(spec, num_envs)
@@ -69,11 +66,7 @@ class Online:
         self.learner = Learner(self.agent, self.sampler, folder)
         self.learner.watchers = (self.schedule,)
         self.meters: Metrics = {}
-        self.collector: Collector = (
-            ActorCollector(run, self.agent, self.buffer)
-            if run.actors
-            else LocalCollector(make_env(run), self.agent, self.buffer, run.uniform_steps, run.seed, run.explored_steps)
-        )
+        self.collector = make_collector(run, self.agent, self.buffer)
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
         self.logs = Logs(folder, [BACKENDS[name] for name in run.log_to], axis=self.axis)
@@ -164,6 +157,8 @@ class Online:
                 if self.clocks["checkpoint"](self.steps):
                     self.save()
             self.save()
+            if not interrupts.received and self.run.transfer_episodes:
+                self.transfer()
             if interrupts.received:
                 self.progress.print(
                     f"{signal.Signals(interrupts.received).name}: saved at {self.steps:,} steps; the same command continues."
@@ -214,8 +209,9 @@ class Online:
         metrics |= self.sampler.diagnostics() | self.schedule.diagnostics() | self.imagination.metrics | self.meters
         self.meters = {}
         if episodes:
-            metrics["train/return"] = float(np.mean([episode.score for episode in episodes]))
-            metrics["train/length"] = float(np.mean([episode.length for episode in episodes]))
+            counts = [episode.count for episode in episodes]
+            metrics["train/return"] = float(np.average([episode.score for episode in episodes], weights=counts))
+            metrics["train/length"] = float(np.average([episode.length for episode in episodes], weights=counts))
             self.progress.last_return = metrics["train/return"]
         if self.learner.metrics:
             self.learner.check()
@@ -233,6 +229,15 @@ class Online:
         if scores.mean > self.best:
             self.best = scores.mean
             checkpoint.save_best(self.folder / "checkpoints", self.steps, self.state_dict())
+
+    def transfer(self) -> None:
+        """Score the last and the best policy on the published simulator."""
+        scores = transfer.transfer(self.run, self.agent, self.folder)
+        self.logs.evaluation(self.steps, self.agent.update_count, transfer.columns(scores))
+        last, best = scores["last"], scores["best"]
+        self.progress.print(
+            f"{self.steps:>9,} steps  return {last.mean:,.1f} on the published simulator (best policy {best.mean:,.1f})"
+        )
 
     def score(self, scores: Scores) -> dict[str, float]:
         """Further columns of eval.csv."""
@@ -282,41 +287,6 @@ class Online:
         self.collector.close()
         self.evaluation_env.close()
         self.logs.close()
-
-
-def require_compiler(run: Run) -> None:
-    """Raises `ConfigError` if updates are to be compiled for a CPU and the machine has no C++ compiler."""
-    if run.execution.compile and run.torch_device.type == "cpu" and not has_compiler():
-        raise ConfigError(
-            "updates are to be compiled, but there is no C++ compiler: install g++ or clang++, or use --execution.no-compile."
-        )
-
-
-def has_compiler() -> bool:
-    """Whether this machine has a C++ compiler, which compiled updates on a CPU need."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
-
-
-def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
-    """Replay for a run: shared between processes, on the GPU where one learns, or in host memory."""
-    if run.actors:
-        return run.collecting.replay(run, spec, num_envs)
-    capacity = max(min(run.capacity, run.env_steps), 2 * num_envs)
-    if run.torch_device.type == "cuda":
-        return ReplayBuffer(spec, capacity, num_envs, "device", run.torch_device)
-    return ReplayBuffer(spec, capacity, num_envs)
-
-
-def make_env(run: Run) -> envs.VectorEnv:
-    """The worlds that a run collects from."""
-    return envs.make(
-        run.task,
-        run.num_envs,
-        action_repeat=run.action_repeat,
-        vectorization=run.vectorization,
-        pictures=run.pictures,
-        distractors=run.distractors,
-    )
 
 
 def train(

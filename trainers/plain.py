@@ -14,11 +14,12 @@ from steelyard.agents.cql import CQL
 from steelyard.agents.dqn import DQN
 from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.iql import IQL
-from steelyard.agents.networks import augmentation, encoders, greedy, heads, normalizers, policies, scheduled_noise
+from steelyard.agents.networks import augmentation, encoders, exploration, greedy, heads, normalizers, policies, scheduled_noise
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
+from steelyard.envs.randomization import Randomization
 from steelyard.trainers import imagination, rollout_samplers, samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.collecting import LocalProcesses, RayActors
@@ -41,6 +42,7 @@ CLASSES = {
         DrQV2,
         Execution,
         Pictures,
+        Randomization,
         Adam,
         networks.MLP,
         networks.SimbaV2,
@@ -51,6 +53,9 @@ CLASSES = {
         augmentation.Unaugmented,
         augmentation.RandomShift,
         scheduled_noise.ScheduledNoise,
+        exploration.SameNoise,
+        exploration.NoiseRange,
+        exploration.HeldNoise,
         heads.Scalar,
         heads.Categorical,
         policies.Gaussian,
@@ -106,6 +111,7 @@ CLASSES = {
         Mixed,
         Anew,
         schedules.FixedRatio,
+        schedules.PerStep,
         schedules.Priming,
         AdaptiveRatio,
         LocalProcesses,

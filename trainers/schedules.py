@@ -59,8 +59,8 @@ class ScheduleConfig(Protocol):
         """A schedule without credit."""
         ...
 
-    def expected(self, transitions: int) -> int:
-        """Updates that learning rates decay over, of a run with so many transitions."""
+    def expected(self, transitions: int, num_envs: int) -> int:
+        """Updates that learning rates decay over, of a run with so many transitions of `num_envs` worlds."""
         ...
 
 
@@ -75,9 +75,25 @@ class FixedRatio:
         """A counter without credit."""
         return FixedRatioSchedule(self.ratio)
 
-    def expected(self, transitions: int) -> int:
+    def expected(self, transitions: int, num_envs: int) -> int:
         """All updates of the run."""
         return max(int(transitions * self.ratio), 1)
+
+
+@dataclass(frozen=True)
+class PerStep:
+    """The same number of updates after every step of all worlds together, however many they are."""
+
+    updates: float = 8.0
+    """Gradient updates per step of all worlds; fractions such as 0.5 are kept exactly."""
+
+    def build(self) -> "PerStepSchedule":
+        """A counter without credit; it learns from the agent how many worlds there are."""
+        return PerStepSchedule(self.updates)
+
+    def expected(self, transitions: int, num_envs: int) -> int:
+        """All updates of the run."""
+        return max(int(transitions * exact(self.updates, "updates") / num_envs), 1)
 
 
 def exact(ratio: float, name: str = "ratio") -> Fraction:
@@ -113,6 +129,18 @@ class FixedRatioSchedule(Schedule):
         self.credit = Fraction(state["numerator"], state["denominator"])
 
 
+class PerStepSchedule(FixedRatioSchedule):
+    """Over any N transitions exactly `floor(N updates / worlds)` updates."""
+
+    def __init__(self, updates: float):
+        super().__init__(updates)
+        self.each = exact(updates, "updates")
+
+    def begin(self, agent: Any) -> None:
+        """A transition counts for one over the number of worlds."""
+        self.ratio = self.each / agent.setting.num_envs
+
+
 @dataclass(frozen=True)
 class Priming:
     """Many updates on the first transitions, then a fixed ratio: heavy priming (Nikishin et al. 2022, arXiv 2205.07802, section 3.1)."""
@@ -133,7 +161,7 @@ class Priming:
         """A counter without credit."""
         return PrimingSchedule(self)
 
-    def expected(self, transitions: int) -> int:
+    def expected(self, transitions: int, num_envs: int) -> int:
         """All updates of the run."""
         return self.updates + max(int((transitions - self.transitions) * self.ratio), 0)
 

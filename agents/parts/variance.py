@@ -77,7 +77,9 @@ class InverseVarianceWeighting(UniformWeighting):
         self.generation = 0
 
     def begin(self, agent: "ValueLearningAgent") -> None:
-        """Two generations of the agent's critic."""
+        """Two generations of the agent's critic. Raises `SlotError` where critics have targets of their own: one variance serves all."""
+        if not agent.shares_target:
+            raise SlotError("InverseVariance learns the variance of one target for all critics; use target_value lowest.")
         self.newer = copy.deepcopy(agent.critic).requires_grad_(False)
         self.older = copy.deepcopy(agent.critic).requires_grad_(False)
 

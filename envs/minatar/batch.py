@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steelyard.agents.types import Step
+from steelyard.envs.draws import uniform
 from steelyard.envs.edge import Choices, check_actions
 from steelyard.envs.minatar import GAMES, Settings
-from steelyard.envs.minatar.game import uniform
 from steelyard.envs.minatar.picture import draw
 from steelyard.envs.vector import EnvError
 

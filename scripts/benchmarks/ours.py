@@ -11,12 +11,14 @@ import torch
 from benchmarks import shared_replay
 from benchmarks.models import model
 from benchmarks.plain_pixels import PlainDrQV2
+from benchmarks.resident import resident_training
 from benchmarks.window import Subject, repeat, serve
 from steelyard.agents.agent import Execution
 from steelyard.agents.networks import MLP
 from steelyard.agents.types import Spec, Step
 from steelyard.envs import Pictures, make
 from steelyard.envs.pixels import Rendering
+from steelyard.envs.warp_envs import WarpEnv
 from steelyard.trainers.buffer import Placement, ReplayBuffer
 from steelyard.trainers.config import Run
 from steelyard.trainers.d4rl_presets import D4RL
@@ -50,11 +52,13 @@ def build(kind: str, threads: int, **options: Any) -> Subject:
         "plain_pixel_updates": plain_pixel_updates,
         "pixel_training": pixel_training,
         "stepping": stepping,
+        "bare_stepping": bare_stepping,
         "replay_add": replay_add,
         "replay_sample": replay_sample,
         "replay_shared": shared_replay.reading_and_writing,
         "replay_actors": shared_replay.collecting,
         "model": partial(model, spec=SPEC),
+        "resident_training": resident_training,
     }
     return subjects[kind](**options)
 
@@ -164,20 +168,38 @@ def training(run: Run, execution: Execution, random_steps: int = 300, amount: in
     return repeat(step, run.num_envs * amount)
 
 
-def stepping(vectorization: str, num_envs: int, task: str = "HalfCheetah-v5", rendering: Rendering | None = None) -> Subject:
+def stepping(
+    vectorization: str, num_envs: int, task: str = "HalfCheetah-v5", rendering: Rendering | None = None, device: str = "cpu"
+) -> Subject:
     """Random actions, resets included."""
     pictures = None if rendering is None else Pictures(rendering=rendering)
-    env = make(task, num_envs, vectorization=vectorization, pictures=pictures)
+    env = make(task, num_envs, vectorization=vectorization, pictures=pictures, device=device)
     env.reset(0)
-    generator = torch.Generator().manual_seed(0)
-    actions = [env.spec.random_action(num_envs, generator) for _ in range(1000)]
+    generator, kept = torch.Generator().manual_seed(0), min(1000, -(-MILLION // num_envs))
+    actions = [env.spec.random_action(num_envs, generator).to(device) for _ in range(kept)]
     state = {"steps": 0}
 
     def step() -> None:
-        env.step(actions[state["steps"] % 1000])
+        env.step(actions[state["steps"] % kept])
         state["steps"] += 1
 
-    return repeat(step, num_envs)
+    return repeat(step, num_envs, torch.cuda.synchronize if device == "cuda" else lambda: None)
+
+
+def bare_stepping(num_envs: int, task: str, device: str) -> Subject:
+    """mujoco-warp's graph of one environment step alone, with random controls; worlds that fall stay down."""
+    env = WarpEnv(task, num_envs, device=device)
+    env.reset(0)
+    simulator = env.simulator
+    controls = [(2 * torch.rand(simulator.control.shape) - 1).to(device) for _ in range(min(100, -(-MILLION // num_envs)))]
+    state = {"steps": 0}
+
+    def step() -> None:
+        simulator.control.copy_(controls[state["steps"] % len(controls)])
+        simulator.step()
+        state["steps"] += 1
+
+    return repeat(step, num_envs, torch.cuda.synchronize if device == "cuda" else lambda: None)
 
 
 def replay_add(num_envs: int) -> Subject:

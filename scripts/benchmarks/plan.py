@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "replay"]
+TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "worlds", "replay", "training"]
 Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
 PEERS: dict[Library, tuple[str, str]] = {
     "sb3": ("Stable-Baselines3", "stable-baselines3"),
@@ -32,7 +32,15 @@ TITLES: dict[TableName, tuple[str, str]] = {
         "updates/s, frames/s",
     ),
     "envs": ("HalfCheetah-v5, stepping alone", "environment steps/s"),
+    "worlds": (
+        "Many worlds at once: random actions, observations, rewards and resets included, but for the bare engine",
+        "environment steps/s",
+    ),
     "replay": ("Replay of a million transitions, observation 17, action 6", "transitions/s"),
+    "training": (
+        "cheetah-run on the learner's device from end to end; on a GPU also updates alone",
+        "environment steps/s, updates/s",
+    ),
 }
 
 
@@ -100,7 +108,9 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
         used = max(threads) if vectorization == "batch" else 1
         options = {"kind": "stepping", "vectorization": vectorization, "num_envs": num_envs}
         rows.append(Row("envs", f"{vectorization}, {num_envs} world{'s' * (num_envs > 1)}", used, options))
+    rows += worlds(threads, cuda)
     rows += replay()
+    rows += training(cuda)
     for library in peers:
         if library == "d3rlpy":
             continue
@@ -189,6 +199,30 @@ def models(threads: tuple[int, ...], cuda: bool) -> list[Row]:
     return rows
 
 
+def training(cuda: bool) -> list[Row]:
+    """The rows of the table `training`: few worlds on a CPU, thousands on a GPU, there also without updates, and updates alone."""
+    rows: list[Row] = []
+    for compiled in (True, False):
+        options = {"kind": "resident_training", "preset": "fast-td3-small", "num_envs": 32, "compile": compiled, "device": "cpu"}
+        rows.append(Row("training", f"fast-td3-small, 32 worlds, {'compiled' if compiled else 'eager'}", 1, options))
+    if not cuda:
+        return rows
+    on_gpu = {"compile": True, "device": "cuda", "precision": "bf16"}
+    for preset in ("fast-td3", "fast-sac", "flash-sac", "simba-v2", "sac", "td3"):
+        options = {"kind": "resident_training", "preset": preset, "num_envs": 4_096, **on_gpu}
+        rows.append(Row("training", f"{preset}, 4,096 worlds, GPU, bf16", 1, options))
+    options = {"kind": "resident_training", "preset": "fast-sac", "num_envs": 4_096, "updates": False, **on_gpu}
+    rows.append(Row("training", "fast-sac, 4,096 worlds, GPU, bf16, acting and storing without updates", 1, options))
+    for label, kind in (
+        ("SAC 256-256", {"kind": "updates", "preset": "sac", "critics": 2}),
+        ("SimbaV2, one critic", {"kind": "updates", "preset": "simba-v2", "critics": 1}),
+        ("SimbaV2, two critics", {"kind": "updates", "preset": "simba-v2", "critics": 2}),
+        ("IQL 256-256", {"kind": "offline", "algorithm": "iql"}),
+    ):
+        rows.append(Row("training", f"updates alone, {label}, batch 256, GPU, bf16", 1, kind | on_gpu))
+    return rows
+
+
 def pixels(threads: tuple[int, ...], cuda: bool) -> list[Row]:
     """The rows of the table `pixels`: updates, the suite's and plain ones, training from end to end, and rendering alone."""
     rows: list[Row] = []
@@ -205,4 +239,26 @@ def pixels(threads: tuple[int, ...], cuda: bool) -> list[Row]:
     for rendering in ("published", "fast"):
         options = {"kind": "stepping", "task": "cheetah-run", "vectorization": "sync", "num_envs": 1, "rendering": rendering}
         rows.append(Row("pixels", f"cheetah-run at 84 x 84 alone, {rendering} rendering", 1, options))
+    return rows
+
+
+def worlds(threads: tuple[int, ...], cuda: bool) -> list[Row]:
+    """The rows of the table `worlds`: every way to step a robot, over numbers of worlds, and mujoco-warp's graph of steps alone."""
+    rows: list[Row] = []
+
+    def add(task: str, label: str, num_envs: int, used: int = 1, **options: Any) -> None:
+        rows.append(Row("worlds", f"{task}, {label}, {num_envs:,}", used, {"task": task, "num_envs": num_envs, **options}))
+
+    for task in ("HalfCheetah-v5", "Humanoid-v5"):
+        for num_envs in (1, 8):
+            add(task, "sync", num_envs, kind="stepping", vectorization="sync")
+        for num_envs in (2, 8):
+            add(task, "async", num_envs, kind="stepping", vectorization="async")
+        for num_envs in (1, 64, 1024):
+            add(task, "batch", num_envs, max(threads), kind="stepping", vectorization="batch")
+        for device, counts in (("cpu", (1, 64, 1024)), *[("cuda", (1, 64, 1024, 4096, 16_384))] * cuda):
+            place = " GPU" if device == "cuda" else " CPU"
+            for num_envs in counts:
+                add(task, f"warp{place}", num_envs, kind="stepping", vectorization="warp", device=device)
+                add(task, f"warp{place}, bare engine", num_envs, kind="bare_stepping", device=device)
     return rows

@@ -50,7 +50,7 @@ def serve(build: Callable[..., Subject]) -> None:
     answer({"ready": True})
     for line in sys.stdin:
         count, seconds = subject(float(line))
-        answer({"count": count, "seconds": seconds})
+        answer({"count": count, "seconds": seconds, "shares": getattr(subject, "shares", {})})
 
 
 class Worker:
@@ -69,7 +69,7 @@ class Worker:
             "OMP_NUM_THREADS": count,
             "MKL_NUM_THREADS": count,
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
-            "PYTHONPATH": str(SCRIPTS),
+            "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         self.process = subprocess.Popen(
             [python, "-m", module, json.dumps(options | {"threads": threads})],
@@ -79,6 +79,8 @@ class Worker:
             text=True,
             env=os.environ | variables,
         )
+        self.shares: dict[str, float] = {}
+        """Share of time that each part of the newest window's work took, where the subject says so."""
         self.answer()
 
     def measure(self, seconds: float) -> float:
@@ -87,6 +89,7 @@ class Worker:
         assert stdin is not None
         print(seconds, file=stdin, flush=True)
         result = self.answer()
+        self.shares = result["shares"]
         return result["count"] / result["seconds"]
 
     def answer(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from mujoco.batch import SimulationError
 
 from steelyard.envs import EnvError, make
 from steelyard.envs.batch_envs import BatchEnv
-from steelyard.envs.tasks import TASKS
+from steelyard.envs.tasks import LOCOMOTION
 
 
 def gymnasium_worlds(task, count, seed):
@@ -16,7 +16,7 @@ def gymnasium_worlds(task, count, seed):
     return worlds, np.array([world.reset(seed=seed + i)[0] for i, world in enumerate(worlds)])
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", LOCOMOTION)
 def test_episodes_are_gymnasiums(task):
     """Three worlds through falls (or 1000 steps of HalfCheetah) and into new episodes, from Gymnasium's own seeds."""
     env = BatchEnv(task, 3)
@@ -45,7 +45,7 @@ def test_episodes_are_gymnasiums(task):
     assert ends >= 3
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", LOCOMOTION)
 def test_rewards_and_contact_forces_in_double_precision(task, monkeypatch):
     """Gymnasium given float64 actions sums in float64; then rewards agree to 1e-10 and observations are equal."""
     env = BatchEnv(task, 1)
@@ -68,7 +68,7 @@ def test_rewards_and_contact_forces_in_double_precision(task, monkeypatch):
             break
         assert np.array_equal(env._task.observe(env._state)[0].numpy(), observation)
         assert not step.terminated.any()
-    assert touched or not env._task.reads_contact_forces
+    assert touched or not env._forces
 
 
 class _Recorder:
@@ -134,7 +134,7 @@ def test_failures_of_the_simulator_and_nan_are_named(monkeypatch):
     with pytest.raises(EnvError, match="HalfCheetah-v5: world 1 returned nan as its reward"):
         env.step(torch.zeros(3, 6))
 
-    def fail(ids, nstep):
+    def fail(ids, nstep, stage):
         raise SimulationError(np.array([2]), "arena is full", 3)
 
     monkeypatch.setattr(env._batch, "step", fail)

@@ -10,10 +10,11 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from steelyard.envs import EnvError, check_contract, known_tasks, make
+from steelyard.envs.draws import uniform
 from steelyard.envs.edge import Choices
 from steelyard.envs.minatar import GAMES, Settings
 from steelyard.envs.minatar.batch import MinAtarBatch
-from steelyard.envs.minatar.game import FIRE, LEFT, RIGHT, uniform
+from steelyard.envs.minatar.game import FIRE, LEFT, RIGHT
 from steelyard.envs.minatar_envs import MinAtarEnv
 
 FORMS = ("sync", "batch")

@@ -121,7 +121,7 @@ def test_json_holds_every_window(imported, monkeypatch: pytest.MonkeyPatch, caps
         """A worker without a process."""
 
         def __init__(self, *arguments: object) -> None:
-            self.rate = 0.0
+            self.rate, self.shares = 0.0, {"env": 1.0}
 
         def measure(self, seconds: float) -> float:
             self.rate += 1
@@ -136,3 +136,16 @@ def test_json_holds_every_window(imported, monkeypatch: pytest.MonkeyPatch, caps
     (table,) = json.loads(capsys.readouterr().out)["tables"]
     assert [row["windows"] for row in table["rows"]] == [[1, 2, 3]] * 8
     assert [row["per_second"] for row in table["rows"]] == [2] * 8
+    assert table["rows"][0]["shares"] == {"env": 1.0}
+
+
+def test_a_clock_divides_the_time_between_parts(imported):
+    clock = imported("benchmarks.resident").Clock(lambda: None)
+    quick, slow = clock.around("quick", lambda: time.sleep(0.01)), clock.around("slow", lambda: time.sleep(0.03))
+    slow()
+    assert not clock.seconds
+    clock.on = True
+    for _ in range(3):
+        quick()
+        slow()
+    assert clock.shares() == pytest.approx({"quick": 0.25, "slow": 0.75}, abs=0.08)

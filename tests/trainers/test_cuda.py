@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import runpy
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from steelyard.agents.dqn import DQN
 from steelyard.agents.iql import IQL
 from steelyard.agents.networks import MLP, SimbaV2
 from steelyard.agents.networks.dropout import Dropout
+from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.agents.networks.heads import Categorical
 from steelyard.agents.networks.normalizers import DatasetNorm, ReturnRange, ReturnScale, RunningNorm
 from steelyard.agents.sac import SAC
@@ -29,11 +31,13 @@ from steelyard.trainers.config import Run, Transfer
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.pipeline import Pipeline
+from steelyard.trainers.resident_collector import ResidentCollector
 from steelyard.trainers.samplers import Uniform
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 
 DEVICE = "cuda"
+Drift: Any = runpy.run_path(str(Path(__file__).with_name("resident_worlds.py")))["Drift"]
 EAGER = Execution(compile=False)
 TINY: dict[str, Any] = {"actor": MLP((32,)), "critic": MLP((32,)), "batch_size": 16}
 SIMBA: dict[str, Any] = {
@@ -280,3 +284,75 @@ def test_a_run_from_data_goes_through_both_phases(tmp_path: Path) -> None:
     factor = state["agent"]["reward_scale.factor"]
     assert float(factor) == pytest.approx(1000 / float(data.returns.max() - data.returns.min()), rel=1e-5)
     torch.testing.assert_close(state["agent"]["normalizer.mean"], torch.from_numpy(data.obs.mean(0)), rtol=1e-4, atol=1e-5)
+
+
+def resident(name: str, device: str, compiled: bool = False, random_steps: int = 24) -> tuple[ResidentCollector, Learner]:
+    """Eight worlds on a device, with what collects from them and learns."""
+    env = Drift(8, device, staggered=True)
+    config: Any = dataclasses.replace(CONFIGS[name], exploration=HeldNoise() if name == "sac" else NoiseRange())
+    agent = config.build(env.spec, num_envs=8, total_updates=100, seed=0, device=device, execution=Execution(compile=compiled))
+    replay = ReplayBuffer(env.spec, 400, 8, "device", device)
+    return ResidentCollector(env, agent, replay, random_steps, 0), Learner(
+        agent, Uniform().build(replay, 16, 3, agent.gamma, 7), Path()
+    )
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "sac-simba-v2"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_captured_collecting_equals_plain_collecting(name: str, compiled: bool) -> None:
+    """Acting and storing as graphs, between updates that change the policy; then the episodes and all of the state."""
+    (captured, learns), (plain, follows) = (resident(name, DEVICE, compiled) for _ in range(2))
+    plain.explore, plain.keep = plain.agent.run_act, plain.store
+    follows.launches = None
+    for step in range(60):
+        for collector, learner in ((captured, learns), (plain, follows)):
+            assert collector.collect() == 8
+            if step >= 5:
+                learner.update(2)
+    assert captured.explore.graph is not None  # pyright: ignore[reportFunctionMemberAccess]
+    assert captured.keep.graph is not None  # pyright: ignore[reportFunctionMemberAccess]
+    assert torch.equal(captured.buffer.cursors, plain.buffer.cursors)
+    torch.testing.assert_close(captured.buffer.data, plain.buffer.data, rtol=1e-2, atol=1e-2)
+    (one,), (other,) = captured.episodes(), plain.episodes()
+    assert (one.count, one.length) == (other.count, other.length)
+    assert one.score == pytest.approx(other.score, rel=1e-2)
+
+
+def test_random_first_actions_are_drawn_and_stored_on_the_device() -> None:
+    collector, _ = resident("td3", DEVICE, random_steps=1_000)
+    for _ in range(20):
+        collector.collect()
+    actions = collector.buffer.data[:10, :, 3:5]
+    assert actions.device.type == DEVICE
+    assert 0.4 < float(actions.abs().mean()) < 0.6
+
+
+def test_no_step_of_collecting_and_learning_waits_for_the_gpu() -> None:
+    """torch raises, in this mode, at every operation that synchronises."""
+    collector, learner = resident("sac", DEVICE)
+    for step in range(12):  # warm-ups and captures synchronise
+        collector.collect()
+        if step >= 3:
+            learner.update(2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(20):
+            collector.collect()
+            learner.update(2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert collector.episodes()
+
+
+def test_a_collector_continues_on_the_gpu_from_its_state() -> None:
+    one, _ = resident("td3", DEVICE, random_steps=10**6)
+    for _ in range(30):
+        one.collect()
+    other, _ = resident("td3", DEVICE, random_steps=10**6)
+    state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in one.state_dict().items()}
+    other.load_state_dict(state)
+    for _ in range(10):
+        one.collect()
+        other.collect()
+    assert torch.equal(one.obs, other.obs)
+    assert torch.equal(one.totals, other.totals)

@@ -22,12 +22,13 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.config import Run, debug
+from steelyard.trainers.gpu_presets import GPU
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.plain import from_plain, to_plain
 from steelyard.trainers.presets import DEMO, DMC, MINATAR, MUJOCO
 from steelyard.trainers.schedules import FixedRatio
 
-TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "demo": {"demo": DEMO}}
+TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "gpu": GPU, "demo": {"demo": DEMO}}
 ALL = {f"{table}/{name}": run for table, runs in TABLES.items() for name, run in runs.items()}
 SPEC = Spec(obs_size=5, action_size=2, horizon=200)
 CHOICES = Spec(obs_size=400, action_size=6, discrete=True, picture=(4, 10, 10))
@@ -69,8 +70,9 @@ def test_two_updates_in_debug_form(run: Run, tmp_path: Path) -> None:
     sampler = run.sampler.build(replay(spec), run.agent.batch_size, run.agent.n_step, agent.gamma, 0)
     before = {name: p.detach().clone() for name, p in agent.named_parameters()}
     learner = Learner(agent, sampler, tmp_path)
-    learner.update(2)
-    assert agent.update_count == 2
+    count = max(2, *agent.every.values())
+    learner.update(count)
+    assert agent.update_count == count
     losses = {f"{name}_loss" for name in agent.losses}
     assert {"critic_loss", "value", *losses} <= learner.metrics.keys()
     for child in agent.losses:

@@ -130,7 +130,7 @@ def test_totals_are_exact_and_every_row_is_seen_once(worlds, num_envs, same_step
         episodes = pool.episodes()
         # A step beyond the limit belongs to its episode though its row does not count, so lengths are those of the worlds.
         assert {episode.length for episode in episodes} <= {7, 8, 9}
-        assert all(episode.score == sum(range(1, episode.length + 1)) for episode in episodes)
+        assert all(episode.score == episode.length * (episode.length + 1) / 2 for episode in episodes)
         assert len(episodes) >= 307 // 9 - 2 * num_envs
         assert pool.episodes() == []
     assert engine.opened
@@ -169,7 +169,7 @@ def test_a_lost_actor_is_replaced_and_what_came_is_kept_once(worlds):
         assert pool.restarts == 4
         # Each successor has worlds and exploration of its own.
         assert len({actor["seeds"] for actor in engine.actors}) == 6
-        assert all(episode.score == sum(range(1, episode.length + 1)) for episode in pool.episodes())
+        assert all(episode.score == episode.length * (episode.length + 1) / 2 for episode in pool.episodes())
 
 
 def test_weights_are_laid_out_once_per_version_and_first_actions_are_random(worlds):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelyard.trainers.schedules import Every, FixedRatio, ScheduleError, Until
+from steelyard.trainers.schedules import Every, FixedRatio, PerStep, ScheduleError, Until
 
 
 @given(st.sampled_from([0.25, 0.3, 0.1, 1.0, 1.5, 2.7, 16.0]), st.lists(st.integers(0, 50), max_size=60))
@@ -61,3 +61,37 @@ def test_an_interval_of_zero_is_refused():
 def test_until():
     until = Until(10)
     assert [until(count) for count in (0, 9, 10, 11)] == [True, True, False, False]
+
+
+class Worlds:
+    """All that a schedule wants to know of an agent."""
+
+    def __init__(self, num_envs: int):
+        self.setting = self
+        self.num_envs = num_envs
+
+
+@given(st.sampled_from([8.0, 2.0, 0.5, 0.3]), st.sampled_from([1, 3, 1000, 4096]), st.integers(1, 200))
+def test_updates_per_step_of_all_worlds_are_exact_whatever_their_number(updates, worlds, steps):
+    schedule = PerStep(updates).build()
+    schedule.begin(Worlds(worlds))
+    made = [schedule.updates(worlds) for _ in range(steps)]
+    assert sum(made) == floor(steps * Fraction(str(updates)))
+    assert max(made) - min(made) <= 1
+    assert PerStep(updates).expected(steps * worlds, worlds) == max(sum(made), 1)
+
+
+def test_updates_per_step_are_saved_and_refused():
+    schedule, resumed = PerStep(0.3).build(), PerStep(0.3).build()
+    for one in (schedule, resumed):
+        one.begin(Worlds(3))
+    schedule.updates(8)
+    resumed.load_state_dict(schedule.state_dict())
+    assert [resumed.updates(1) for _ in range(30)] == [schedule.updates(1) for _ in range(30)]
+    with pytest.raises(ScheduleError, match="ratio is 0"):
+        PerStep(0).build()
+
+
+def test_a_ratio_of_eight_for_4096_transitions_is_exact():
+    schedule = FixedRatio(8 / 4096).build()
+    assert [schedule.updates(4096) for _ in range(1000)] == [8] * 1000

@@ -1,4 +1,4 @@
-"""How much memory is free, so that replay that cannot fit is refused before training and not killed in the middle of it."""
+"""How much memory is free, so that what cannot fit is refused before training and not killed in the middle of it."""
 
 import shutil
 from pathlib import Path
