@@ -142,11 +142,11 @@ class BatchEnv:
                 f"{self._name}: a state of {len(state['simulation'])} worlds was saved and there are {self.num_envs}; "
                 "make the environment with that number of worlds, or start the run afresh with --fresh."
             )
-        self._keys = state["keys"].clone()
+        self._keys = state.get("keys", self._keys).clone()  # older states come from worlds that were all alike
         self._randomize()
         self._batch.state[:] = state["simulation"].numpy()
         self._elapsed, self._position = state["elapsed"].clone(), state["position"].clone()
-        for name, rows in state["episode"].items():
+        for name, rows in state.get("episode", {}).items():
             self._episode[name][:] = rows.numpy()
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             load_generator(generator, saved)

@@ -2,9 +2,7 @@
 # (mujoco is a compiled module without stubs)
 """Thousands of worlds of one task on one device, stepped by mujoco-warp; nothing in a step waits for the device."""
 
-import concurrent.futures
 import functools
-import os
 from typing import Any
 
 import mujoco
@@ -105,6 +103,7 @@ class WarpEnv:
             self._episodes.fill_(-1)
             self._randomize()
         self._done.fill_(True)
+        self.simulator.mask.fill_(True)
         self._start()
         if self._staggered:
             self._elapsed.copy_(first_clocks(self._keys, self._task.horizon))
@@ -172,10 +171,12 @@ class WarpEnv:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken. Raises `EnvError` if it was taken of other worlds."""
-        if len(state["keys"]) != self.num_envs:
+        mine, saved = ({name: value.shape for name, value in found.items()} for found in (self._saved(), state))
+        if mine != saved:
+            other = f"{len(state['keys'])} worlds" if "keys" in state else "other worlds"
             raise EnvError(
-                f"{self._name}: a state of {len(state['keys'])} worlds was saved and there are {self.num_envs}; "
-                "make the environment with that number of worlds, or start the run afresh with --fresh."
+                f"{self._name}: a state of {other} was saved and there are {self.num_envs} of this task; "
+                "make the environment as it was, or start the run afresh with --fresh."
             )
         self._keys.copy_(state["keys"])
         self._randomize()
@@ -239,7 +240,6 @@ class WarpEnv:
 
     def _start(self) -> None:
         """New episodes in the worlds that are done, and the observation to act on of all."""
-        self.simulator.mask.copy_(self._done)
         self.simulator.reset()
         self._begin_stage()
         self.simulator.compute()
@@ -289,15 +289,8 @@ class WarpEnv:
 
 def _bank(task: Task) -> dict[str, NDArray[Any]]:
     """States [starts, ...] in which episodes may start, made by the C engine from the seeds 0, 1, 2, ..."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shares = [range(first, task.starts, workers) for first in range(min(workers, task.starts))]
-    with concurrent.futures.ThreadPoolExecutor(len(shares)) as pool:  # the engine works outside Python's lock
-        parts = list(
-            pool.map(
-                lambda seeds: [(seed, _start(task, data, seed)) for data in [mujoco.MjData(task.model)] for seed in seeds], shares
-            )
-        )
-    states = [state for _, state in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]
+    data = mujoco.MjData(task.model)
+    states = [_start(task, data, seed) for seed in range(task.starts)]
     return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
 

@@ -20,12 +20,10 @@ from steelyard.envs.vector import EnvError
 
 STATE = ("qpos", "qvel", "act", "qacc_warmstart", "time", "ctrl", "history", "eq_active", "mocap_pos", "mocap_quat", "userdata")
 """Fields of `Data` that determine what follows; all others are computed anew in every step."""
-CONDITIONAL_DRIVER = (12, 4)
-"""The first CUDA driver whose graphs can hold the loops of the solver."""
 SAMPLE = (4, 8)
 """Numbers of worlds from whose sizes the memory of a world is estimated."""
-TEMPORARY = 1.5
-"""Memory of a simulation with what it keeps for intermediate results, in units of its data."""
+TEMPORARY = 4.0
+"""Memory of a simulation with what its graphs keep for intermediate results, in units of its data: 2 to 4 on the CPU device."""
 
 
 class WarpSimulator:
@@ -52,8 +50,8 @@ class WarpSimulator:
             self._model = self._engine.put_model(self.built, batch_sizes=dict.fromkeys(batched, worlds))
             self._data = self._make_data(worlds)
         self._model.opt.warn_overflow = 0  # one sentence from `check` instead of a line for each world and step
-        if device.type == "cuda" and (self._warp.get_cuda_driver_version() or CONDITIONAL_DRIVER) < CONDITIONAL_DRIVER:
-            self._model.opt.graph_conditional = False
+        if device.type == "cuda":  # drivers before CUDA 12.4 have no loops in graphs: the solver then does all its iterations
+            self._model.opt.graph_conditional = self._warp.is_conditional_graph_supported()
         self.mask = torch.zeros(worlds, dtype=torch.bool, device=device)
         self._mask = self._warp.from_torch(self.mask, dtype=self._warp.bool)
         self.state = {name: self.field(name) for name in ("qpos", "qvel", *task.fields)}

@@ -114,6 +114,9 @@ def ratios(result: Result, results: list[Result]) -> dict[str, float]:
         alike = [r for r in results if r.row.options["kind"] == "plain_pixel_updates" and r.windows]
         same = [r.median for r in alike if r.row.options["size"] == result.row.options.get("size")]
         return {PLAIN_UPDATE: result.median / max(same)} if same and result.row.options["kind"] == "pixel_updates" else {}
+    if result.row.table == "worlds":
+        same = [r for r in results if r.row.options == _bare(result.row.options) and r.windows]
+        return {"bare engine": result.median / same[0].median} if same and result.row.options["kind"] == "stepping" else {}
     if result.row.table == "offline":
         same = [r for r in results if r.row.options.get("algorithm") == result.row.options["algorithm"]]
         rate = max((r.median for r in same if r.row.library == "d3rlpy" and r.windows), default=None)
@@ -121,10 +124,16 @@ def ratios(result: Result, results: list[Result]) -> dict[str, float]:
     return {PEERS[library][0]: result.median / rate for library, rate in best.items() if rate}
 
 
+def _bare(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the row that measures the simulator alone."""
+    return {key: value for key, value in options.items() if key != "vectorization"} | {"kind": "bare_stepping"}
+
+
 def draw(name: TableName, results: list[Result], console: Console) -> None:
     """One table."""
     title, unit = TITLES[name]
     columns = list(dict.fromkeys(peer for result in results for peer in ratios(result, results)))
+    digits = ".2f" if name == "worlds" else ".1f"
     table = Table(title=title, title_justify="left", caption_justify="left")
     parts = ("shares of time",) if any(result.shares for result in results) else ()
     for heading in ("", "", "threads", unit, "lowest to highest", *(f"x {peer}" for peer in columns), *parts):
@@ -139,7 +148,7 @@ def draw(name: TableName, results: list[Result], console: Console) -> None:
         spread = f"{min(result.windows):,.0f} to {max(result.windows):,.0f}"
         rate = f"{result.median:,.0f}" if result.median >= 100 else f"{result.median:.1f}"
         divided = ", ".join(f"{name} {part:.0%}" for name, part in result.shares.items())
-        cells = [f"{share[peer]:.1f}" if peer in share else "" for peer in columns]
+        cells = [f"{share[peer]:{digits}}" if peer in share else "" for peer in columns]
         table.add_row(*names, rate, spread, *cells, *([divided] if parts else []))
     if "released JAX code" in columns:
         table.caption = (

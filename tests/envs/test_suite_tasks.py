@@ -5,7 +5,7 @@ import pytest
 import torch
 from dm_control import suite
 
-from steelyard.envs import make
+from steelyard.envs import check_contract, make
 from steelyard.envs.batch_envs import BatchEnv
 from steelyard.envs.tasks import SUITE, tolerance
 from steelyard.envs.tasks.reacher import ReacherEasy
@@ -76,6 +76,12 @@ def test_shapes_of_reward_are_dm_controls():
             exact = rewards.tolerance(value.numpy(), (low, high), margin, sigmoid, at_margin)
             ours = tolerance(value, low, high, margin, sigmoid, at_margin)
             assert np.allclose(ours.numpy(), exact, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "repeat"), [("walker-run", 1), ("reacher-easy", 50)])
+def test_contract(name, repeat):
+    """With episodes of 20 decisions too, so that a saved state goes on into new episodes."""
+    check_contract(make(name, 3, vectorization="batch", action_repeat=repeat), steps=50)
 
 
 def test_episodes_end_with_the_clock_and_targets_are_the_episodes():

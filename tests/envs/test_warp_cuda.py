@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steelyard.envs import EnvError, Randomization, make
-from steelyard.envs.tasks import TASKS, build
+from steelyard.envs.tasks import build
 from steelyard.envs.warp_envs import WarpEnv
 
 pytest.importorskip("mujoco_warp", reason="needs the extra gpu")
@@ -25,7 +25,7 @@ def actions(env, steps, seed=0):
         yield env.spec.random_action(env.num_envs, generator)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", ["HalfCheetah-v5", "Ant-v5", "Humanoid-v5", "cheetah-run", "humanoid-walk", "reacher-easy"])
 def test_steps_are_those_of_the_cpu(name):
     """From the same states, put back after every step; contacts may begin a substep earlier for one of them."""
     here, there = pair(name)

@@ -97,8 +97,9 @@ def test_a_task_of_ones_own_keeps_the_contract_on_cpu_threads(options):
     check_contract(BatchEnv(Ball(), 4, **options), steps=60)
 
 
-def test_contract_of_a_robot():
-    check_contract(make("Hopper-v5", 4, vectorization="warp"), steps=60)
+@pytest.mark.parametrize(("name", "repeat"), [("Hopper-v5", 1), ("reacher-easy", 50)])
+def test_contract_of_named_tasks(name, repeat):
+    check_contract(make(name, 4, vectorization="warp", action_repeat=repeat), steps=50)
 
 
 def test_worlds_are_those_of_their_seeds_whatever_their_number():
@@ -322,6 +323,21 @@ def test_no_step_waits(name, monkeypatch):
     with NoWaiting():
         env.step(action)
         env.reset()
+    # Tensors without memory stand in for those of a GPU: reading a number, or mixing in a tensor of the host, fails.
+    for holder in (env, env.simulator):
+        for field, value in vars(holder).items():
+            setattr(holder, field, elsewhere(value))
+    for stage in (env._act, env._judge, env._begin, env._look):
+        stage()
+    assert env._obs.shape == (2, env.spec.obs_size)
+    assert Randomization(mass=(0.5, 2)).values(name, task.model, env._keys)["body_mass"].is_meta
+
+
+def elsewhere(value):
+    """Tensors of the same shapes on another device."""
+    if isinstance(value, dict):
+        return {name: elsewhere(part) for name, part in value.items()}
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
 
 
 def test_tasks_without_a_reward_say_so():
