@@ -188,12 +188,8 @@ class Run:
                 f"capacity is {self.capacity:,}, less than n_step + 1 = {n_step + 1} transitions of each of {worlds:,} worlds; "
                 f"give at least {worlds * (n_step + 1):,}, or fewer worlds."
             )
-        self.check_batch()
-
-    def check_batch(self) -> None:
-        """Raises `ConfigError` for a batch larger than all that is ever stored."""
-        stored = min(self.capacity, max(self.env_steps // self.action_repeat, self.num_envs))
-        if self.agent.batch_size > stored:
+        stored = min(self.capacity, self.env_steps // self.action_repeat)
+        if self.resident and self.agent.batch_size > stored:
             raise ConfigError(
                 f"agent.batch_size is {self.agent.batch_size:,}, and replay never holds more than {stored:,} transitions; "
                 "give a smaller batch, more env_steps or a larger capacity."
@@ -286,11 +282,12 @@ class Transfer(Run):
             raise ConfigError(f"frozen_steps is {self.frozen_steps}; give zero or more.")
         if self.pictures is not None:
             raise ConfigError("pictures are given, but data sets hold other observations; leave pictures out.")
+        if self.resident:
+            raise ConfigError(
+                "vectorization is warp, and a run that begins with data steps its worlds in host memory; use sync or batch."
+            )
         if self.actors:
             raise ConfigError(f"actors is {self.actors}; a run that begins with data collects in its own process, give 0.")
-
-    def check_batch(self) -> None:
-        """How much a data set holds is not known before it is read."""
 
     @property
     def total_updates(self) -> int:

@@ -113,10 +113,10 @@ def worlds(name: str, agent: SAC | TD3, num_envs: int, updates: float, steps: in
         random_steps=10 * num_envs,
         schedule=PerStep(updates),
         capacity=steps * num_envs,
-        evaluation_interval=500 * num_envs,
+        evaluation_interval=2_000 * num_envs,
         transfer_episodes=10,
         log_interval=50 * num_envs,
-        checkpoint_interval=5_000 * num_envs,
+        checkpoint_interval=10_000 * num_envs,
         execution=Execution("auto"),
     )
 

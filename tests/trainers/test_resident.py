@@ -22,7 +22,7 @@ from steelyard.envs.vector import EnvError, ResidentEnv
 from steelyard.trainers import builders, checkpoint
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 from steelyard.trainers.collector import LocalCollector
-from steelyard.trainers.config import ConfigError, Run
+from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.resident_collector import ResidentCollector
@@ -270,6 +270,11 @@ def read_rows(path: Path) -> list[str]:
 def test_runs_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         small_run(**changes)
+
+
+def test_a_run_that_begins_with_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vectorization is warp"):
+        Transfer("Hopper-v5", SAC(), "sac", vectorization="warp", dataset="hopper-medium-v2")
 
 
 def test_replay_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
