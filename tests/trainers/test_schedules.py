@@ -4,7 +4,7 @@ from fractions import Fraction
 from math import floor, inf, nan
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelyard.trainers.schedules import Every, FixedRatio, PerStep, ScheduleError, Until
@@ -71,6 +71,7 @@ class Worlds:
         self.num_envs = num_envs
 
 
+@settings(deadline=None)
 @given(st.sampled_from([8.0, 2.0, 0.5, 0.3]), st.sampled_from([1, 3, 1000, 4096]), st.integers(1, 200))
 def test_updates_per_step_of_all_worlds_are_exact_whatever_their_number(updates, worlds, steps):
     schedule = PerStep(updates).build()
