@@ -1,4 +1,4 @@
-"""What every test shares: the repository's folder, and one thread, so that several tests and trainings fit beside each other."""
+"""What every test shares: the repository's folder, a seed, and one thread, so that several tests and trainings fit beside each other."""
 
 import sys
 from collections.abc import Generator
@@ -11,6 +11,12 @@ import torch
 import steelyard.envs  # noqa: F401  chooses what draws pictures before a test imports dm-control, which else takes glfw
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_start() -> None:
+    """Every test begins with the same random numbers, whichever tests ran before it in its process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
