@@ -33,7 +33,8 @@ def describe() -> dict[str, Any]:
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "git": git_state(Path(__file__).parent),
+        # Resolved, because an editable install may consist of links to the files.
+        "git": git_state(Path(__file__).resolve().parent),
         "platform": platform.platform(),
         "cpu": {
             "count": os.cpu_count(),
