@@ -129,14 +129,14 @@ class ReplayBuffer:
         Raises `ReplayError` on wrong shapes and, for data that comes from host memory, on NaN and infinities.
         """
         columns = columns or slice(None)
-        self._require_shapes(obs, action, step, len(self._envs[columns]))
-        reset = (step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)
+        env = self._envs[columns]
+        self._require_shapes(obs, action, step, len(env))
         # On a GPU the questions would be synchronisations; there a reset is written always, as a copy where there was none.
-        if reset.device.type == "cpu":
+        may_reset = True
+        if step.obs.device.type == "cpu":
             self._require_finite(obs, action, step)
-        may_reset = reset.device.type != "cpu" or bool(reset.any())
-        here = self.address(self.cursors[columns], self._envs[columns])
-        fault = self.observations.fault(here, obs, step.next_obs)
+            may_reset = bool((step.terminated | step.truncated).any())
+        fault = self.observations.fault(self.address(self.cursors[columns], env), obs, step.next_obs)
         if fault:
             raise ReplayError(f"{fault}; pass on what the worlds returned, and call `cut` where they were reset.")
         self.write(obs, action, step, columns, may_reset)
@@ -155,17 +155,20 @@ class ReplayBuffer:
         if "next_action" in self.columns:
             following = torch.cat((following, action), dim=-1)
         successor = pad(following, (0, self.width - following.shape[-1])).float()
-        reset = (step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)
-        row, successor, reset = (tensor.to(self.device) for tensor in (row, successor, reset))
-        here, ahead = self.address(cursor, env), self.address(cursor + 1, env)
+        row, successor = row.to(self.device), successor.to(self.device)
+        time = cursor % self.rows
+        here, ahead = time * self.num_envs + env, self.address(time + 1, env)
         flat, valid = self.flat, self.valid
         # The row ahead becomes invalid before its observation changes, and the new row becomes valid after all else is written:
         # a reader in another process, or the restart of a killed writer, never takes a half-written row for a transition.
         valid.index_fill_(0, ahead, 0)
         flat.index_copy_(0, ahead, successor)
         kept.write(here, ahead, obs, step.next_obs)
+        completed: int | Tensor = 1
         if may_reset:
-            fresh = self.address(cursor + 1 + reset, env)
+            reset = ((step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)).to(self.device)
+            completed = 1 + reset
+            fresh = self.address(cursor + completed, env)
             start = pad(kept.in_row(step.obs).float().to(self.device), (0, self.width - kept.floats))
             valid.index_fill_(0, fresh, 0)
             flat.index_copy_(0, fresh, torch.where(reset[:, None], start, successor))
@@ -177,7 +180,7 @@ class ReplayBuffer:
         if self.goal_returns:
             ended = (step.terminated | step.truncated) & step.valid
             self.goal_returns.write(env, cursor, ended)
-        cursor += 1 + reset
+        cursor += completed
 
     @staticmethod
     def rows_needed(dataset: "Dataset", num_envs: int) -> int:
@@ -360,9 +363,10 @@ class ReplayBuffer:
         )
 
     def _require_finite(self, obs: Tensor, action: Tensor, step: Step) -> None:
-        kept = self.observations
-        looked_at = torch.cat((kept.in_row(obs), kept.in_row(step.next_obs), action, step.reward[:, None]), dim=-1)
-        if bool(looked_at.float().isfinite().all()):
+        in_row = self.observations.in_row
+        numbers = torch.cat((in_row(obs), in_row(step.next_obs), action, step.reward[:, None]), dim=-1)
+        # One pass: differences from themselves are zero, but not those of infinities and NaN.
+        if not (numbers - numbers).any():
             return
         fields = {"obs": obs, "action": action, "reward": step.reward, "next_obs": step.next_obs}
         field = next(name for name, tensor in fields.items() if not bool(tensor.isfinite().all()))

@@ -155,7 +155,7 @@ class FrameTable:
         frames = self.frames.flatten(0, 1)
         back = torch.minimum(self._back, self._age(address)[:, None]) * self.num_envs
         place = (address[:, None] - back) % len(frames)
-        return frames.index_select(0, place.flatten()).view(len(address), len(self._back) * self.frame_size)
+        return frames_at(frames, place.flatten()).view(len(address), len(self._back) * self.frame_size)
 
     def _age(self, address: Tensor) -> Tensor:
         return self.ages.flatten().index_select(0, address)
@@ -175,6 +175,19 @@ class FrameTable:
         if size % 8 == 0:  # eight bytes at a time
             newer, older, size = newer.contiguous().view(torch.int64), older.contiguous().view(torch.int64), size // 8
         return (newer[:, :-size] == older[:, size:]).all(-1)
+
+
+# One operation to the compiler, which would otherwise compute the address of a frame anew for each of its pixels.
+@torch.library.custom_op("steelyard::frames_at", mutates_args=())
+def frames_at(frames: Tensor, place: Tensor) -> Tensor:
+    """Rows `place` [n] int64 of frames [rows, frame_size], [n, frame_size]."""
+    return frames.index_select(0, place)
+
+
+@frames_at.register_fake
+def _(frames: Tensor, place: Tensor) -> Tensor:
+    """Shape and type of what `frames_at` returns."""
+    return frames.new_empty(len(place), frames.shape[1])
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device, shared: bool) -> Tensor:

@@ -79,6 +79,13 @@ def test_a_shift_equals_resampling_the_padded_picture() -> None:
     assert torch.equal(down[0, :2], pictures[0, 0, 1, :1].expand(2))
 
 
+def test_a_shift_is_one_operation_to_the_compiler() -> None:
+    pictures = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.library.opcheck(shift, (pictures, torch.tensor([[0, 0], [1, -2], [-1, 2], [2, 1]])))
+    # Of a transposed picture too, whose copy lies in memory as the compiler is told.
+    torch.library.opcheck(shift, (pictures.transpose(2, 3), torch.zeros(4, 2, dtype=torch.int64)))
+
+
 def test_shifts_are_uniform_and_differ_between_an_observation_and_its_successor() -> None:
     module: Any = RandomShift(1).build(Spec(9, 2, picture=(1, 3, 3), frames=1))
     assert module.draws == 3

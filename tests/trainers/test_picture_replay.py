@@ -12,6 +12,7 @@ from steelyard.agents.types import Spec, Step
 from steelyard.trainers import buffer as buffer_module
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 from steelyard.trainers.samplers import Uniform
+from steelyard.trainers.stored_observations import frames_at
 
 GAMMA = 0.9
 
@@ -305,6 +306,13 @@ def test_gathering_is_one_graph():
         assert (expected is None) == (found is None)
         if expected is not None and found is not None:
             assert torch.equal(expected, found)
+
+
+def test_looking_frames_up_is_one_operation_to_the_compiler():
+    frames = torch.randint(0, 256, (7, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    place = torch.tensor([3, 3, 0, 6])
+    assert torch.equal(frames_at(frames, place), frames[place])
+    torch.library.opcheck(frames_at, (frames, place))
 
 
 def test_numbers_are_seen_as_float_rows_see_them():
