@@ -23,7 +23,8 @@ from steelyard.agents.types import Batch, Records, Spec
 from steelyard.envs import d4rl_table
 from steelyard.trainers import plain, shrinking
 from steelyard.trainers.config import ConfigError, Transfer
-from steelyard.trainers.d4rl_presets import D4RL, DOMAINS, REBRAC, cautious, resolve
+from steelyard.trainers.d4rl_agents import REBRAC, cautious
+from steelyard.trainers.d4rl_presets import D4RL, DOMAINS, resolve
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.samplers import Uniform
 from steelyard.trainers.schedules import FixedRatio
