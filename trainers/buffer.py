@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Batch, Spec, Step
 from steelyard.envs.memory import free_bytes
-from steelyard.trainers import dataset_rows, replay_files
+from steelyard.trainers import dataset_rows, replay_files, step_faults
 from steelyard.trainers.goal_returns import GoalReturns
 from steelyard.trainers.stored_observations import stored_observations
 
@@ -129,11 +129,15 @@ class ReplayBuffer:
         Raises `ReplayError` on wrong shapes and, for data that comes from host memory, on NaN and infinities.
         """
         columns = columns or slice(None)
-        self._require_shapes(obs, action, step, len(self._envs[columns]))
+        fault = step_faults.shape(self.spec, len(self._envs[columns]), obs, action, step)
+        if fault:
+            raise ReplayError(fault)
         reset = (step.terminated | step.truncated) & (step.next_obs != step.obs).any(-1)
         # On a GPU the questions would be synchronisations; there a reset is written always, as a copy where there was none.
         if reset.device.type == "cpu":
-            self._require_finite(obs, action, step)
+            fault = step_faults.not_finite(self.observations, obs, action, step)
+            if fault:
+                raise ReplayError(fault)
         may_reset = reset.device.type != "cpu" or bool(reset.any())
         here = self.address(self.cursors[columns], self._envs[columns])
         fault = self.observations.fault(here, obs, step.next_obs)
@@ -344,26 +348,3 @@ class ReplayBuffer:
                 f"capacity {capacity:,} needs {self.nbytes / 1e9:,.1f} GB but {where} has {free / 1e9:,.1f} GB free; "
                 f"choose a capacity of at most {int(capacity * 0.9 * free / self.nbytes):,}."
             )
-
-    def _require_shapes(self, obs: Tensor, action: Tensor, step: Step, n: int) -> None:
-        wide, flat = (n, self.spec.obs_size), (n,)
-        given = (obs, step.obs, step.next_obs, action, step.reward, step.terminated, step.truncated, step.valid)
-        wanted = (wide, wide, wide, (n, self.spec.action_size), flat, flat, flat, flat)
-        if all(tensor.shape == shape for tensor, shape in zip(given, wanted, strict=True)):
-            return
-        names = ("obs", "step.obs", "step.next_obs", "action", "step.reward", "step.terminated", "step.truncated", "step.valid")
-        wrong = (entry for entry in zip(names, given, wanted, strict=True) if entry[1].shape != entry[2])
-        name, tensor, shape = next(wrong)
-        raise ReplayError(
-            f"{name} has shape {list(tensor.shape)} where replay stores {list(shape)}; "
-            "build the buffer from the spec and the number of worlds of this environment."
-        )
-
-    def _require_finite(self, obs: Tensor, action: Tensor, step: Step) -> None:
-        kept = self.observations
-        looked_at = torch.cat((kept.in_row(obs), kept.in_row(step.next_obs), action, step.reward[:, None]), dim=-1)
-        if bool(looked_at.float().isfinite().all()):
-            return
-        fields = {"obs": obs, "action": action, "reward": step.reward, "next_obs": step.next_obs}
-        field = next(name for name, tensor in fields.items() if not bool(tensor.isfinite().all()))
-        raise ReplayError(f"{field} holds NaN or an infinity and was not stored; find out whether policy or world diverged.")
