@@ -14,8 +14,9 @@ import torch
 from steelyard.agents.types import Spec
 from steelyard.trainers import checkpoint, plain, presets, shrinking
 from steelyard.trainers.actor_collector import ActorCollector
-from steelyard.trainers.actors import ActorError, ActorPool
+from steelyard.trainers.actors import ActorPool
 from steelyard.trainers.cluster import ClusterError
+from steelyard.trainers.collected import ActorError
 from steelyard.trainers.collecting import RayActors, worlds
 from steelyard.trainers.config import ConfigError
 from steelyard.trainers.online import Online, train

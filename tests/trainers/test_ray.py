@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from steelyard.trainers import checkpoint, presets, run_folders, shrinking
-from steelyard.trainers.actors import ActorError
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.cluster import Cluster
+from steelyard.trainers.collected import ActorError
 from steelyard.trainers.collecting import RayActors
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.ray_engine import RayEngine
