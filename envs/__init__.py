@@ -162,7 +162,7 @@ def _is_gymnasium(task: str) -> bool:
     import gymnasium as gym
 
     from steelyard.envs.atari import is_atari
-    from steelyard.envs.gym_envs import is_robotics
+    from steelyard.envs.gym_worlds import is_robotics
 
     return ":" in task or task in gym.registry or is_robotics(task) or is_atari(task)
 

@@ -1,10 +1,8 @@
 """Worlds of Gymnasium: any registered id, stepped one after the other or in other processes."""
 
 import functools
-import importlib
 import math
 import multiprocessing
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,28 +10,23 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
-from steelyard.envs import atari, d4rl_worlds
+from steelyard.envs import atari
 from steelyard.envs.edge import ActionBounds, Choices, check_actions, to_float32
+from steelyard.envs.gym_worlds import World, make_world, one_line, quiet, registered
 from steelyard.envs.painters import OwnPictures, is_simulation, scene_painter
 from steelyard.envs.pictures import RenderThread, close_at_exit
 from steelyard.envs.pixels import Painter, Pictures
-from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.snapshot import WorldSnapshot
 from steelyard.envs.vector import EnvError
 
 NEVER_TERMINATE = ("HalfCheetah", "HumanoidStandup", "Pendulum", "Pusher", "Reacher", "Swimmer")
 """Gymnasium's continuous tasks that have no terminal states; every other id is taken to have some."""
-
-
-ROBOTICS = ("AdroitHand", "AntMaze", "PointMaze", "FrankaKitchen", "Fetch", "HandReach", "HandManipulate")
-"""How the ids of gymnasium-robotics begin."""
 
 
 class GymEnv:
@@ -63,8 +56,8 @@ class GymEnv:
         """
         self.num_envs, self.device = num_envs, torch.device(device)
         self._task, self._render_size = task, render_size
-        makers = [functools.partial(_make_world, task, index, action_repeat, render_size, pictures) for index in range(num_envs)]
-        with _quiet():
+        makers = [functools.partial(make_world, task, index, action_repeat, render_size, pictures) for index in range(num_envs)]
+        with quiet():
             if asynchronous:
                 self._vector = _start_processes(task, makers)
             else:
@@ -72,10 +65,10 @@ class GymEnv:
         self._drawing, self._drawn = RenderThread(task), False
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         actions, observations = self._vector.single_action_space, self._vector.single_observation_space
-        assert isinstance(observations, gym.spaces.Box)  # _make_world saw to it
+        assert isinstance(observations, gym.spaces.Box)  # make_world saw to it
         self._action_shape = actions.shape or ()
         self._actions, action_size = _action_map(task, actions)
-        limit = atari.LONGEST_GAME if atari.is_atari(task) else gym.spec(_registered(task)).max_episode_steps
+        limit = atari.LONGEST_GAME if atari.is_atari(task) else gym.spec(registered(task)).max_episode_steps
         self.spec = Spec(
             obs_size=observations.shape[0],
             action_size=action_size,
@@ -141,7 +134,7 @@ class GymEnv:
             with self._alive():
                 frames = self._drawing.call(functools.partial(_rendered, self._vector, worlds))
         except gym.error.DependencyNotInstalled as error:
-            raise EnvError(f"{self._task}: no picture can be rendered: {_one_line(error)}") from error
+            raise EnvError(f"{self._task}: no picture can be rendered: {one_line(error)}") from error
         if not self._drawn:
             self._drawn = True
             close_at_exit(self._vector)
@@ -202,78 +195,6 @@ class GymEnv:
             ) from error
 
 
-class World(gym.Wrapper):
-    """One world: an action is repeated, the rewards are summed, and observations must have the declared shape."""
-
-    def __init__(self, env: gym.Env, task: str, index: int, action_repeat: int, image_shape: tuple[int, int, int] | None = None):
-        super().__init__(env)
-        self.image_shape = image_shape
-        """Height, width and channels of the picture that an observation is, flattened; None if it is none."""
-        self._task, self._index, self._action_repeat = task, index, action_repeat
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As Gymnasium's; its spaces get the seed too, for worlds that draw from them themselves."""
-        if seed is not None:
-            self.action_space.seed(seed)
-            self.observation_space.seed(seed)
-        obs, info = self.env.reset(seed=seed, options=options)
-        return self._checked(obs), info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """As Gymnasium's; the repetition stops where the episode ends."""
-        obs, total, terminated, truncated, info = self.env.step(action)
-        for _ in range(self._action_repeat - 1):
-            if terminated or truncated:
-                break
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            total = float(total) + float(reward)
-        return self._checked(obs), float(total), bool(terminated), bool(truncated), info
-
-    def _checked(self, obs: Any) -> Any:
-        if np.shape(obs) != self.observation_space.shape:
-            raise EnvError(
-                f"{self._task}: world {self._index} returned an observation of shape {np.shape(obs)} where its "
-                f"observation_space declares {self.observation_space.shape}; correct the one or the other."
-            )
-        return obs
-
-
-def _make_world(task: str, index: int, action_repeat: int, render_size: int | None, pictures: Pictures | None) -> World:
-    """One world with flat observations. Runs in the worker process if there is one."""
-    with _quiet():
-        try:
-            played = pictures is not None and atari.is_atari(task)
-            options = _render_options(task, render_size) | ({"frameskip": 1} if played else {})
-            env = gym.make(_registered(task), disable_env_checker=True, **options)
-            if pictures is not None and played:
-                env, action_repeat = atari.preprocessed(task, env, action_repeat, pictures.size), 1
-        except (gym.error.Error, ImportError) as error:
-            raise EnvError(f"{task}: Gymnasium cannot make this task: {_one_line(error)}") from error
-        actions, observations = env.action_space, env.observation_space
-        continuous = isinstance(actions, gym.spaces.Box) and np.issubdtype(actions.dtype, np.floating)
-        if not continuous and not isinstance(actions, gym.spaces.Discrete):
-            raise EnvError(
-                f"{task}: its action space is {actions}; choose a task whose action space is a Box of floats or Discrete."
-            )
-        flat = isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1
-        if not flat:
-            env = gym.wrappers.FlattenObservation(env)
-        if not isinstance(env.observation_space, gym.spaces.Box):
-            raise EnvError(
-                f"{task}: observations of {observations} have no fixed size and cannot be flattened into a vector; "
-                "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
-            )
-        return World(env, task, index, action_repeat, _image_shape(observations))
-
-
-def _image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
-    """Height, width and channels of observations that are pictures: one or three channels of bytes."""
-    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
-        return None
-    height, width, channels = (*space.shape, 1)[:3]
-    return (height, width, channels) if channels in (1, 3) else None
-
-
 def _rendered(vector: SyncVectorEnv | AsyncVectorEnv, worlds: int | None) -> Sequence[Any]:
     """What the first `worlds` worlds, or all, render."""
     if isinstance(vector, SyncVectorEnv):
@@ -285,7 +206,7 @@ def _action_map(task: str, space: gym.Space[Any]) -> tuple[ActionBounds | Choice
     """What turns an agent's actions into those of a space, and their size."""
     if isinstance(space, gym.spaces.Discrete):
         return Choices(task, int(space.start)), int(space.n)
-    assert isinstance(space, gym.spaces.Box)  # _make_world saw to it
+    assert isinstance(space, gym.spaces.Box)  # make_world saw to it
     return ActionBounds(space.low.ravel(), space.high.ravel(), space.dtype), math.prod(space.shape)
 
 
@@ -305,55 +226,9 @@ def _start_processes(task: str, makers: list[functools.partial[World]]) -> Async
         ) from error
 
 
-def is_robotics(task: str) -> bool:
-    """Whether this id needs gymnasium-robotics: the Adroit hand, mazes, Fetch, the kitchen, and D4RL's AntMaze and kitchen."""
-    return task.startswith(ROBOTICS) or task in d4rl_worlds.WORLDS
-
-
-def _registered(task: str) -> str:
-    """The id of `task` after the module before its colon, or the package that it belongs to, was imported and has registered it."""
-    module, _, name = task.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    elif atari.is_atari(task):
-        atari.register(task)
-    elif is_robotics(task):
-        try:
-            importlib.import_module("gymnasium_robotics")
-        except ModuleNotFoundError:
-            raise EnvError(f"{task} belongs to gymnasium-robotics; install it: pip install 'steelyard[robotics]'.") from None
-        d4rl_worlds.register()
-    return name
-
-
-def _render_options(task: str, render_size: int | None) -> dict[str, Any]:
-    """What to ask of `gym.make` so that a picture can be taken later; it costs nothing until then."""
-    entry_point = gym.spec(_registered(task)).entry_point
-    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    if "rgb_array" not in getattr(creator, "metadata", {}).get("render_modes", []):
-        return {}
-    lineage = creator.__mro__ if isinstance(creator, type) else ()
-    if render_size is not None and any(base.__module__.startswith("gymnasium.envs.mujoco") for base in lineage):
-        return {"render_mode": "rgb_array", "width": render_size, "height": render_size}
-    return {"render_mode": "rgb_array"}
-
-
 def _resized(frame: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
     """`frame` at `size` x `size` pixels by nearest neighbours, for worlds that choose their own picture's size."""
     if size is None or frame.shape[:2] == (size, size):
         return frame
     rows, columns = (np.arange(size) * length // size for length in frame.shape[:2])
     return frame[rows][:, columns]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") + "."
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Make worlds without Gymnasium's remarks on old versions and on the precision of boxes; other warnings are shown."""
-    with warnings.catch_warnings(), quiet_loading():
-        for remark in ("precision lowered", "is out of date"):
-            warnings.filterwarnings("ignore", message=f".*{remark}")
-        yield

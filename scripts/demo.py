@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from steelyard.agents.agent import Execution
-from steelyard.trainers import config, presets
+from steelyard.trainers import presets, shrinking
 from steelyard.trainers.builders import has_compiler
 from steelyard.trainers.command_line import Launch
 from steelyard.trainers.errors import run_script
@@ -22,7 +22,7 @@ def main() -> None:
     launch = tyro.cli(Launch, description=__doc__)
     # Without a C++ compiler the same update runs eagerly, several times slower.
     run = dataclasses.replace(presets.DEMO, execution=Execution(compile=has_compiler()))
-    run = config.debug(run) if launch.debug else run
+    run = shrinking.debug(run) if launch.debug else run
     folder = train(run, launch.root, launch.fresh)
     print()
     subprocess.run([sys.executable, SCRIPTS / "evaluate.py", folder], check=True)

@@ -196,10 +196,10 @@ def train_step(task: str, options: argparse.Namespace) -> None:
     import dataclasses
 
     from steelyard.trainers.builders import require_compiler
-    from steelyard.trainers.config import debug
     from steelyard.trainers.errors import run_script
     from steelyard.trainers.gpu_presets import GPU
     from steelyard.trainers.online import train
+    from steelyard.trainers.shrinking import debug
 
     run = dataclasses.replace(GPU[options.preset], task=task, log_to=())
     run = debug(run) if options.debug else run

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from steelyard.agents.acting import ActingAgent
-from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import Episode
 from steelyard.trainers.collecting import Pool
 from steelyard.trainers.config import Run
 

@@ -14,18 +14,17 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.multiprocessing  # teaches pickle to send shared tensors
 from torch import Tensor, nn
 
-from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Step
 from steelyard.envs.vector import VectorEnv
 from steelyard.trainers.actor_process import PAUSE, Assignment, Board, run
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import TRIES, ActorError, Collected, Episode
 from steelyard.trainers.shared_weights import SharedWeights
 
 PATIENCE = 120.0
@@ -34,36 +33,8 @@ STARTUP = 600.0
 """Seconds that an actor's process may take to its first sign of life: it imports simulators and builds its worlds."""
 LOOK = 0.05
 """Seconds between two looks at whether the actors' processes live: asking the system costs more than reading replay."""
-TRIES = 3
-"""Processes of one actor that may die one after the other without a single transition."""
 
 log = logging.getLogger("steelyard.actors")
-
-
-class ActorError(SteelyardError):
-    """An actor cannot go on, or the pool cannot be built. The message is one sentence with the remedy."""
-
-
-class Episode(NamedTuple):
-    """A finished episode."""
-
-    score: float
-    """Undiscounted sum of rewards."""
-    length: float
-    """Decisions."""
-    count: int = 1
-    """Episodes that these numbers are the mean of: many worlds on a device report no single ones."""
-
-
-class Collected(NamedTuple):
-    """What `collect` found."""
-
-    steps: list[Step]
-    """Newly completed rows, each column's in order and exactly once, as steps of all columns. A reset appears as a row of its own
-    with `valid` False, whichever autoreset the worlds use. A column without a further row has `valid` False, `truncated` True and
-    equal observations: there is nothing to learn from it."""
-    transitions: int
-    """How many valid rows these are."""
 
 
 class ActorPool:

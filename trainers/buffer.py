@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.types import Batch, Spec, Step
 from steelyard.envs.memory import free_bytes
-from steelyard.trainers import dataset_rows, replay_files
+from steelyard.trainers import dataset_rows, replay_files, step_faults
 from steelyard.trainers.goal_returns import GoalReturns
 from steelyard.trainers.stored_observations import stored_observations
 
@@ -130,11 +130,15 @@ class ReplayBuffer:
         """
         columns = columns or slice(None)
         env = self._envs[columns]
-        self._require_shapes(obs, action, step, len(env))
+        fault = step_faults.shape(self.spec, len(env), obs, action, step)
+        if fault:
+            raise ReplayError(fault)
         # On a GPU the questions would be synchronisations; there a reset is written always, as a copy where there was none.
         may_reset = True
         if step.obs.device.type == "cpu":
-            self._require_finite(obs, action, step)
+            fault = step_faults.not_finite(self.observations, obs, action, step)
+            if fault:
+                raise ReplayError(fault)
             may_reset = bool((step.terminated | step.truncated).any())
         fault = self.observations.fault(self.address(self.cursors[columns], env), obs, step.next_obs)
         if fault:
@@ -347,27 +351,3 @@ class ReplayBuffer:
                 f"capacity {capacity:,} needs {self.nbytes / 1e9:,.1f} GB but {where} has {free / 1e9:,.1f} GB free; "
                 f"choose a capacity of at most {int(capacity * 0.9 * free / self.nbytes):,}."
             )
-
-    def _require_shapes(self, obs: Tensor, action: Tensor, step: Step, n: int) -> None:
-        wide, flat = (n, self.spec.obs_size), (n,)
-        given = (obs, step.obs, step.next_obs, action, step.reward, step.terminated, step.truncated, step.valid)
-        wanted = (wide, wide, wide, (n, self.spec.action_size), flat, flat, flat, flat)
-        if all(tensor.shape == shape for tensor, shape in zip(given, wanted, strict=True)):
-            return
-        names = ("obs", "step.obs", "step.next_obs", "action", "step.reward", "step.terminated", "step.truncated", "step.valid")
-        wrong = (entry for entry in zip(names, given, wanted, strict=True) if entry[1].shape != entry[2])
-        name, tensor, shape = next(wrong)
-        raise ReplayError(
-            f"{name} has shape {list(tensor.shape)} where replay stores {list(shape)}; "
-            "build the buffer from the spec and the number of worlds of this environment."
-        )
-
-    def _require_finite(self, obs: Tensor, action: Tensor, step: Step) -> None:
-        in_row = self.observations.in_row
-        numbers = torch.cat((in_row(obs), in_row(step.next_obs), action, step.reward[:, None]), dim=-1)
-        # One pass: differences from themselves are zero, but not those of infinities and NaN.
-        if not (numbers - numbers).any():
-            return
-        fields = {"obs": obs, "action": action, "reward": step.reward, "next_obs": step.next_obs}
-        field = next(name for name, tensor in fields.items() if not bool(tensor.isfinite().all()))
-        raise ReplayError(f"{field} holds NaN or an infinity and was not stored; find out whether policy or world diverged.")

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from steelyard import envs
 from steelyard.agents.types import Spec
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers.actors import ActorError, ActorPool, Collected, Episode, guard_rows
+from steelyard.trainers.actors import ActorPool, guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import ActorError, Collected, Episode
 
 if TYPE_CHECKING:
     from steelyard.trainers.config import Run

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from steelyard.agents.acting import ActingAgent
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import Episode
 
 SEEDS_PER_RUN = 1_000
 """Training world i of the run with seed s starts from the seed `1000 s + i`; evaluation's seeds begin at 10^9."""

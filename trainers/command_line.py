@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from steelyard.trainers import config
+from steelyard.trainers import shrinking
 from steelyard.trainers.config import ConfigError, Run
 
 
@@ -55,7 +55,7 @@ def read(presets: Mapping[str, Run], description: str, arguments: list[str] | No
         args=arguments,
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    return (config.debug(run) if launch.debug else run), launch
+    return (shrinking.debug(run) if launch.debug else run), launch
 
 
 def every(presets: Mapping[str, Run]) -> Any:

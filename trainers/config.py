@@ -1,65 +1,33 @@
 """`Run`: everything that determines a training run, as one frozen value that is saved beside its results."""
 
-import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 
-from steelyard.agents import networks, parts
 from steelyard.agents.agent import Execution
 from steelyard.agents.awac import AWAC
 from steelyard.agents.bc import BC
 from steelyard.agents.cql import CQL
 from steelyard.agents.dqn import DQN
 from steelyard.agents.drqv2 import DrQV2
-from steelyard.agents.errors import SteelyardError
 from steelyard.agents.iql import IQL
-from steelyard.agents.networks import encoders, normalizers
-from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.envs.pixels import Pictures
 from steelyard.envs.randomization import Randomization
-from steelyard.trainers import samplers, schedules
+from steelyard.trainers import run_checks, samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.collecting import CollectingSlot, LocalProcesses
-from steelyard.trainers.imagination import ImaginationSlot, NoImagination, Rollouts
+from steelyard.trainers.imagination import ImaginationSlot, NoImagination
 from steelyard.trainers.replays import Anew, Mixed, Together
+from steelyard.trainers.run_checks import ConfigError
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
-
-
-class ConfigError(SteelyardError):
-    """A run's configuration cannot be used. The message is one sentence that names the field and the remedy."""
-
 
 ScheduleSlot = schedules.FixedRatio | schedules.PerStep | AdaptiveRatio | schedules.Priming
 SamplerSlot = samplers.Uniform | TrajectoryWeighted | TopFraction
-
-AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("critics", lambda value: value >= 1, "give one, or two for clipped double Q"),
-    ("n_step", lambda value: value >= 1, "give one or more"),
-    ("batch_size", lambda value: value >= 1, "give one or more"),
-    ("discount", lambda value: 0 <= value <= 1, "give a number from 0 to 1, or None to choose by the horizon"),
-    ("target_rate", lambda value: 0 < value <= 1, "give a number above 0 and at most 1"),
-    ("policy_delay", lambda value: value >= 1, "give one or more"),
-    ("target_delay", lambda value: value >= 1, "give one or more"),
-    ("expectile", lambda value: 0 < value < 1, "give a number between 0 and 1"),
-    ("samples", lambda value: value >= 1, "give one or more"),
-    ("target_period", lambda value: value >= 1, "give one or more"),
-    ("target_subset", lambda value: value >= 1, "give one or more, or None for all critics"),
-)
-"""Hyperparameters that agents may have: name, whether a value is possible, and what to give instead."""
-
-NEEDS_DATA: tuple[tuple[str, type, str], ...] = (
-    ("observations", normalizers.DatasetNorm, "agent.observations:running-norm"),
-    ("rewards", normalizers.ReturnRange, "agent.rewards:return-scale"),
-    ("calibration", parts.ReturnBound, "agent.calibration:uncalibrated"),
-)
-"""What only a run that begins with data can have in the slots of its agent: slot, occupant, and another for the slot."""
 
 
 @dataclass(frozen=True)
@@ -131,80 +99,11 @@ class Run:
     """Where numbers go besides CSV; wandb needs the extra of that name."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_envs",
-            "action_repeat",
-            "evaluation_interval",
-            "evaluation_episodes",
-            "log_interval",
-            "checkpoint_interval",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give a positive number.")
-        for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval", "transfer_episodes"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
-        self.check_length()
-        self.check_model()
-        self.check_worlds()
-        for name, fine, remedy in AGENT_RULES:
-            value = getattr(self.agent, name, None)
-            if value is not None and not fine(value):
-                raise ConfigError(f"agent.{name} is {value}; {remedy}.")
-
-    def check_model(self) -> None:
-        """Raises `ConfigError` for a model that nothing fits, imagination without a model, or what actors in other processes cannot do."""
-        modelled = isinstance(getattr(self.agent, "model", None), parts.Ensemble)
-        if modelled != isinstance(self.imagination, Rollouts):
-            given, missing = ("agent.model", "imagination:rollouts") if modelled else ("imagination", "agent.model:ensemble")
-            raise ConfigError(f"{given} is given without what it needs; add {missing}, or leave it out.")
-        if not self.actors and self.collecting != LocalProcesses():
-            raise ConfigError(f"collecting is {type(self.collecting).__name__}, but actors is 0; say how many with --actors.")
-        if self.actors and (self.first_actions, self.acting) != ("uniform", "sampled"):
-            raise ConfigError("actors in other processes begin with uniform actions and then draw the policy's; use --actors 0.")
-
-    def check_worlds(self) -> None:
-        """Raises `ConfigError` for worlds that cannot be had in this way, and for replay too small for their number."""
-        if self.randomization is not None and self.vectorization not in ("batch", "warp"):
-            raise ConfigError("randomization is given, and only many worlds at once differ; use --vectorization warp or batch.")
-        if self.vectorization == "warp":
-            for name, given in (
-                ("pictures", self.pictures is not None),
-                ("distractors", self.distractors),
-                ("actors", self.actors),
-            ):
-                if given:
-                    raise ConfigError(
-                        f"{name} are given, which worlds on the learner's device do not have; use --vectorization sync."
-                    )
-        exploration = getattr(self.agent, "exploration", None)
-        if self.actors and isinstance(exploration, NoiseRange | HeldNoise):
-            raise ConfigError(
-                f"agent.exploration is {type(exploration).__name__}, and actors in other processes keep no noise of each world; use --actors 0."
-            )
-        n_step, worlds = getattr(self.agent, "n_step", 1), self.num_envs * max(self.actors, 1)
-        if worlds > 1 and self.capacity < worlds * (n_step + 1):
-            raise ConfigError(
-                f"capacity is {self.capacity:,}, less than n_step + 1 = {n_step + 1} transitions of each of {worlds:,} worlds; "
-                f"give at least {worlds * (n_step + 1):,}, or fewer worlds."
-            )
-        stored = min(self.capacity, self.env_steps // self.action_repeat)
-        if self.resident and self.agent.batch_size > stored:
-            raise ConfigError(
-                f"agent.batch_size is {self.agent.batch_size:,}, and replay never holds more than {stored:,} transitions; "
-                "give a smaller batch, more env_steps or a larger capacity."
-            )
+        run_checks.check(self)
 
     def check_length(self) -> None:
         """Raises `ConfigError` for a run without steps, or an agent that learns from a data set in a run that has none."""
-        if self.env_steps < 1:
-            raise ConfigError(f"env_steps is {self.env_steps}; give a positive number.")
-        for name, kind, remedy in NEEDS_DATA:
-            if isinstance(getattr(self.agent, name, None), kind):
-                raise ConfigError(
-                    f"agent.{name} is {kind.__name__}, which takes its numbers from a data set, and this run has none; "
-                    f"use {remedy}, or train from data (train_d4rl.py)."
-                )
+        run_checks.check_without_data(self)
 
     @property
     def total_updates(self) -> int:
@@ -272,22 +171,7 @@ class Transfer(Run):
 
     def check_length(self) -> None:
         """Raises `ConfigError` for a run without updates or without data, of pictures, or one that other processes collect for."""
-        if not self.dataset:
-            raise ConfigError("dataset is not given; name a D4RL data set, an HDF5 file or minari:ID with --dataset.")
-        if self.offline_updates < 0 or self.env_steps < 0 or self.offline_updates + self.env_steps < 1:
-            raise ConfigError(
-                f"offline_updates is {self.offline_updates} and env_steps is {self.env_steps}; give one of them a positive number."
-            )
-        if self.frozen_steps < 0:
-            raise ConfigError(f"frozen_steps is {self.frozen_steps}; give zero or more.")
-        if self.pictures is not None:
-            raise ConfigError("pictures are given, but data sets hold other observations; leave pictures out.")
-        if self.resident:
-            raise ConfigError(
-                "vectorization is warp, and a run that begins with data steps its worlds in host memory; use sync or batch."
-            )
-        if self.actors:
-            raise ConfigError(f"actors is {self.actors}; a run that begins with data collects in its own process, give 0.")
+        run_checks.check_with_data(self)
 
     @property
     def total_updates(self) -> int:
@@ -303,60 +187,3 @@ class Transfer(Run):
     def waiting_steps(self) -> int:
         """Transitions collected before the first update from new ones: random ones, then those of the policy learned offline."""
         return self.random_steps + self.frozen_steps
-
-
-RunType = TypeVar("RunType", bound=Run)
-
-
-DEBUG_WORLDS = 16
-"""Worlds of a shrunk run, at most."""
-
-
-def debug(run: RunType) -> RunType:
-    """The same run shrunk to seconds: small networks, batches and pictures, eager, a few hundred steps."""
-    agent = dataclasses.replace(small(run.agent), batch_size=16)
-    if run.num_envs > DEBUG_WORLDS:  # as many decisions of few worlds as other runs have of one
-        run = dataclasses.replace(run, num_envs=DEBUG_WORLDS, agent=agent, capacity=10_000)
-    shrunk: dict[str, Any] = {
-        "agent": agent,
-        "preset": f"{run.preset}-debug",
-        "env_steps": min(300 * run.action_repeat, run.env_steps),
-        "random_steps": min(100, run.random_steps),
-        "capacity": 10_000,
-        "evaluation_interval": 150 * run.action_repeat,
-        "evaluation_episodes": 1,
-        "log_interval": 100 * run.action_repeat,
-        "checkpoint_interval": 150 * run.action_repeat,
-        "transfer_episodes": min(1, run.transfer_episodes),
-        "meter_interval": min(150 * run.action_repeat, run.meter_interval),
-        "threads": 1,
-        "execution": dataclasses.replace(run.execution, compile=False),
-    }
-    if run.pictures is not None:
-        shrunk["pictures"] = dataclasses.replace(run.pictures, size=min(24, run.pictures.size))
-    if isinstance(run.imagination, Rollouts):
-        rollouts, batch = (40, 20) if run.imagination.rollouts else (0, 20)
-        shrunk["imagination"] = dataclasses.replace(run.imagination, fit_interval=100, rollouts=rollouts, batch=batch)
-        shrunk["schedule"] = schedules.FixedRatio(1.0)
-    if isinstance(run, Transfer):
-        shrunk |= {"offline_updates": min(200, run.offline_updates), "frozen_steps": min(50, run.frozen_steps)}
-    return dataclasses.replace(run, **shrunk)
-
-
-def small(value: Any) -> Any:
-    """A configuration with every network in it shrunk."""
-    if isinstance(value, networks.MLP):
-        return dataclasses.replace(value, hidden=(16,))
-    if isinstance(value, parts.Ensemble):
-        return dataclasses.replace(value, members=3, elites=2, hidden=(16,), epochs=3, weight_decay=value.weight_decay[:1])
-    if isinstance(value, networks.SimbaV2):
-        return dataclasses.replace(value, width=16, blocks=1)
-    if isinstance(value, networks.Convolution):
-        return dataclasses.replace(value, channels=(4,), hidden=(16,))
-    if isinstance(value, networks.Bottleneck):
-        return dataclasses.replace(value, features=8, hidden=(16,))
-    if isinstance(value, encoders.PictureEncoder):
-        return dataclasses.replace(value, channels=(4, 4), kernels=(3, 3), strides=(2, 1))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{f.name: small(getattr(value, f.name)) for f in dataclasses.fields(value)})
-    return value

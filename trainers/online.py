@@ -12,9 +12,9 @@ import torch
 from steelyard.agents.types import Metrics, Spec
 from steelyard.envs import terminations
 from steelyard.trainers import checkpoint, imagination, plain, threads, transfer
-from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.builders import build_buffer, make_collector, make_evaluation_env, require_compiler
+from steelyard.trainers.collected import Episode
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.evaluation import Scores, evaluate
 from steelyard.trainers.imagination import Imagination

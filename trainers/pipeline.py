@@ -9,8 +9,8 @@ import torch
 from steelyard.agents.types import Records, Spec
 from steelyard.envs import d4rl_table, datasets
 from steelyard.envs.datasets import Dataset
-from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import Episode
 from steelyard.trainers.config import Transfer
 from steelyard.trainers.evaluation import Scores
 from steelyard.trainers.imagination import Imagination

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers.actors import ActorError
 from steelyard.trainers.cluster import Cluster, first_line
+from steelyard.trainers.collected import ActorError
 from steelyard.trainers.messages import Request
 from steelyard.trainers.remote_actor import RemoteActor
-from steelyard.trainers.remote_pool import LostError
+from steelyard.trainers.remote_engine import LostError
 
 
 class RayEngine:

@@ -10,9 +10,9 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from steelyard.agents.types import Step
 from steelyard.envs.vector import VectorEnv
-from steelyard.trainers.actors import TRIES, ActorError, Collected, Episode
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import TRIES, ActorError, Collected, Episode
 from steelyard.trainers.messages import Acted, Chunk, Refusal, Request, flatten
+from steelyard.trainers.remote_engine import Engine, LostError
 
 LOOK = 1.0
 """Seconds between two looks at whether actors that owe an answer are late."""
@@ -30,52 +31,6 @@ AHEAD = 2
 """Requests of an actor that may be under way: while one travels it works on the other."""
 
 log = logging.getLogger("steelyard.actors")
-
-
-class LostError(Exception):
-    """An actor, its machine or an answer is gone; the message says what is known, without a full stop."""
-
-
-class Engine(Protocol):
-    """What starts remote actors and carries messages: Ray (`RayEngine`), or a test's own."""
-
-    def open(self) -> None:
-        """Make ready. Raises `SteelyardError` with one sentence if that fails."""
-        ...
-
-    def start(
-        self, make_env: Callable[[int], VectorEnv], policy: bytes, num_envs: int, seeds: tuple[int, int]
-    ) -> tuple[Any, Any]:
-        """A new actor and the answer to its `RemoteActor.begin`."""
-        ...
-
-    def share(self, content: Any) -> Any:
-        """Lay an array where every actor can read it; what `collect` takes as weights."""
-        ...
-
-    def collect(self, actor: Any, request: Request, weights: Any) -> Any:
-        """The answer to `RemoteActor.collect`. Answers of one actor come in the order in which they were asked for."""
-        ...
-
-    def ready(self, answers: Sequence[Any], seconds: float) -> list[Any]:
-        """Which of the answers are there, waiting at most so long for the first."""
-        ...
-
-    def fetch(self, answer: Any) -> Any:
-        """An answer that is there. Raises `LostError` if its actor is gone, and `ActorError` if it stopped with a Python error."""
-        ...
-
-    def stop(self, actor: Any) -> None:
-        """End an actor, if it is still there."""
-        ...
-
-    def shortage(self) -> str:
-        """What an actor needs and what there is: the middle of a sentence."""
-        ...
-
-    def close(self) -> None:
-        """End all actors."""
-        ...
 
 
 @dataclass

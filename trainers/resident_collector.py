@@ -10,9 +10,9 @@ from torch import Tensor
 from steelyard.agents.acting import ActingAgent
 from steelyard.agents.types import Step
 from steelyard.envs.vector import ResidentEnv
-from steelyard.trainers.actors import Episode
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.capture import captured
+from steelyard.trainers.collected import Episode
 
 SEEDS_PER_RUN = 20_000
 """Training world i of the run with seed s starts from the seed `20,000 s + i`."""

@@ -18,10 +18,11 @@ from steelyard.agents.networks.encoders import PictureEncoder
 from steelyard.agents.networks.scheduled_noise import ScheduledNoise
 from steelyard.envs import Pictures
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.pixel_presets import SMALL, change
 from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.shrinking import debug
 from steelyard.trainers.tables import read_columns
 
 SETTING = (3, 60_000)

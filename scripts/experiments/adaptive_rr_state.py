@@ -9,10 +9,11 @@ from experiments.heavy_priming import mean
 from experiments.metered import METERS, at, late, meters, picture
 from steelyard.agents.networks import MLP
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.presets import DMC
 from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.shrinking import debug
 
 Arm = Literal["low", "high", "adaptive"]
 ARMS: tuple[Arm, ...] = ("low", "high", "adaptive")

@@ -8,9 +8,10 @@ from pathlib import Path
 from experiments.claim import Workshop
 from steelyard.envs import datasets
 from steelyard.envs.datasets import Dataset
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.presets import MUJOCO
 from steelyard.trainers.recording import describe, open_policy, record
+from steelyard.trainers.shrinking import debug
 
 SEED = 7
 """Seed of the recordings."""

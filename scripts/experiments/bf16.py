@@ -8,9 +8,10 @@ import torch
 
 from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from steelyard.agents.agent import has_native_bf16
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.presets import MUJOCO
+from steelyard.trainers.shrinking import debug
 
 SETTING = (3, 50_000)
 """Least seeds and environment steps at which the claim is judged."""

@@ -8,9 +8,10 @@ from typing import Any, cast
 from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from steelyard.agents.networks import MLP
 from steelyard.envs.d4rl_table import normalized_score
-from steelyard.trainers.config import Transfer, debug
+from steelyard.trainers.config import Transfer
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.d4rl_presets import D4RL
+from steelyard.trainers.shrinking import debug
 
 TASK = "AdroitHandDoor-v1"
 PUBLISHED = {"bc": (2.34, 4.00, 9.41), "iql": (3.26, 1.83, 13.52)}

@@ -6,9 +6,10 @@ from typing import Literal, cast
 
 from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, less
 from steelyard.agents.dqn import DQN
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.presets import MINATAR
+from steelyard.trainers.shrinking import debug
 
 Game = Literal["breakout", "space_invaders", "asterix", "seaquest", "freeway"]
 Base = Literal["dqn", "m-dqn"]

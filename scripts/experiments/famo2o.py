@@ -19,10 +19,11 @@ from steelyard.agents.types import Spec
 from steelyard.envs import datasets
 from steelyard.envs.d4rl_table import normalized_score
 from steelyard.envs.datasets import Dataset
-from steelyard.trainers.config import Transfer, debug
+from steelyard.trainers.config import Transfer
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.d4rl_presets import D4RL
 from steelyard.trainers.restore import restore
+from steelyard.trainers.shrinking import debug
 
 SOURCE = "FamO2O's project page: locomotion total after fine-tuning, IQL 718.3 and IQL + FamO2O 772.0 (6 seeds)"
 SETTING = (3, 10_000, 10_000)

@@ -8,10 +8,11 @@ from experiments.claim import Claim, Outcome, Workshop, interval, less
 from experiments.metered import METERS, at, late, meters, picture
 from steelyard.agents.networks import MLP
 from steelyard.agents.parts import NoIntervention, Reset
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.presets import DMC
 from steelyard.trainers.schedules import FixedRatio, Priming
+from steelyard.trainers.shrinking import debug
 
 Arm = Literal["none", "primed", "primed-reset", "primed-layer-norm"]
 SETTING = {"seeds": 3, "steps": 30_000, "updates": 100_000, "width": 256}

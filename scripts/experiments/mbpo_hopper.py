@@ -7,10 +7,11 @@ import numpy as np
 
 from experiments.claim import Claim, Outcome, Workshop, less
 from experiments.vagram_control import named
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.model_presets import MODELS
 from steelyard.trainers.presets import MUJOCO
+from steelyard.trainers.shrinking import debug
 from steelyard.trainers.statistics import Curve
 
 TASK = "Hopper-v5"

@@ -6,9 +6,10 @@ from typing import Literal
 
 from experiments.claim import Claim, Outcome, Published, Workshop, final_scores, interval
 from steelyard.agents.networks import SimbaV2
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.presets import DMC
+from steelyard.trainers.shrinking import debug
 
 PUBLISHED = {"walker-run": Published(680, 23, 10), "cheetah-run": Published(642, 124, 10)}
 SOURCE = "Lee et al. 2025, arXiv 2502.15280, released results (UTD 2), recomputed from the ten seeds"

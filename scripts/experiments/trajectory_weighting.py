@@ -10,10 +10,11 @@ from experiments.claim import Claim, Outcome, Workshop, final_scores, interval, 
 from experiments.training import finished
 from steelyard.agents.networks import MLP
 from steelyard.envs.d4rl_table import normalized_score
-from steelyard.trainers.config import SamplerSlot, Transfer, debug
+from steelyard.trainers.config import SamplerSlot, Transfer
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.d4rl_presets import D4RL
 from steelyard.trainers.samplers import Uniform
+from steelyard.trainers.shrinking import debug
 from steelyard.trainers.statistics import Interval
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
 

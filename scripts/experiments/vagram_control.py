@@ -10,9 +10,10 @@ from experiments.over_seeds import mean, show
 from steelyard.agents.parts import Ensemble, Likelihood, SquaredError, ValueGradient
 from steelyard.agents.parts.ensemble import ModelObjective
 from steelyard.agents.sac import SAC
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
 from steelyard.trainers.model_presets import PENDULUM, VAGRAM_HOPPER, with_model
+from steelyard.trainers.shrinking import debug
 from steelyard.trainers.tables import Table
 
 NARROW, WIDE, SQUARED, VAGRAM = "likelihood-0.5", "likelihood-5", "squared-error", "vagram"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from steelyard import envs
-from steelyard.trainers import command_line, config, model_presets, pixel_presets, presets
+from steelyard.trainers import command_line, model_presets, pixel_presets, presets, shrinking
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.d4rl_presets import D4RL, resolve
 
@@ -63,7 +63,7 @@ def plan(
         changes = {"preset": f"{run.preset}-{suffix}" if suffix else run.preset}
         run = dataclasses.replace(run, **changes, **({"task": task} if task else {}), **({"dataset": dataset} if dataset else {}))
         run = resolve(run) if isinstance(run, Transfer) else run
-        run = config.debug(run) if debug else run
+        run = shrinking.debug(run) if debug else run
         runs += [dataclasses.replace(run, seed=seed) for seed in seeds]
     require_tasks(runs)
     return runs

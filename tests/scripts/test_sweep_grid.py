@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from steelyard.agents.errors import SteelyardError
-from steelyard.trainers import config, plain
+from steelyard.trainers import config, plain, shrinking
 from steelyard.trainers.presets import MUJOCO
 from steelyard.trainers.sweep import Job, State
 
@@ -43,7 +43,7 @@ def test_the_grid_is_presets_by_tasks_by_seeds(grid: ModuleType) -> None:
 
 def test_without_tasks_each_preset_has_its_own(grid: ModuleType) -> None:
     (run,) = grid.plan("mujoco", ("sac",), (), (), (0,), (), debug=True)
-    assert run == config.debug(MUJOCO["sac"])
+    assert run == shrinking.debug(MUJOCO["sac"])
 
 
 def test_further_options_are_the_training_scripts(grid: ModuleType) -> None:
@@ -125,7 +125,7 @@ def jobs(root: Path) -> list[Job]:
 
 
 def grid_run(seed: int) -> config.Run:
-    return config.debug(config.Run("Pendulum-v1", MUJOCO["sac"].agent, "sac", env_steps=300, seed=seed))
+    return shrinking.debug(config.Run("Pendulum-v1", MUJOCO["sac"].agent, "sac", env_steps=300, seed=seed))
 
 
 def test_the_table_shows_how_far_runs_are_and_the_summary_only_what_is_finished(table: ModuleType, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from steelyard.agents.types import Spec
-from steelyard.trainers import checkpoint, config, plain, presets
+from steelyard.trainers import checkpoint, plain, presets, shrinking
 from steelyard.trainers.actor_collector import ActorCollector
-from steelyard.trainers.actors import ActorError, ActorPool
+from steelyard.trainers.actors import ActorPool
 from steelyard.trainers.cluster import ClusterError
+from steelyard.trainers.collected import ActorError
 from steelyard.trainers.collecting import RayActors, worlds
 from steelyard.trainers.config import ConfigError
 from steelyard.trainers.online import Online, train
@@ -24,7 +25,7 @@ from steelyard.trainers.schedules import FixedRatio
 SPEC = Spec(obs_size=3, action_size=1)
 
 RUN = dataclasses.replace(
-    config.debug(presets.MUJOCO["sac"]), task="Pendulum-v1", actors=2, env_steps=240, checkpoint_interval=100, log_to=()
+    shrinking.debug(presets.MUJOCO["sac"]), task="Pendulum-v1", actors=2, env_steps=240, checkpoint_interval=100, log_to=()
 )
 
 
@@ -78,7 +79,7 @@ def test_stopped_by_a_signal_no_row_is_lost_and_the_ratio_stays_exact(tmp_path: 
 )
 def test_actors_step_batches_of_worlds(tmp_path: Path, task: str, preset: str, shape: dict[str, Any]) -> None:
     table = presets.MUJOCO if preset == "sac" else presets.MINATAR
-    run = config.debug(dataclasses.replace(table[preset], task=task, actors=2, vectorization="batch", log_to=(), **shape))
+    run = shrinking.debug(dataclasses.replace(table[preset], task=task, actors=2, vectorization="batch", log_to=(), **shape))
     assert type(worlds(run, 1, run.num_envs)).__name__ == ("BatchEnv" if preset == "sac" else "MinAtarBatch")
     online = Online(run, tmp_path)
     assert online.buffer.num_envs == 2 * run.num_envs

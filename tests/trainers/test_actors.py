@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from steelyard.trainers.actors import ActorError, ActorPool, guard_rows
+from steelyard.trainers.actors import ActorPool, guard_rows
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import ActorError
 from steelyard.trainers.samplers import Uniform
 from steelyard.trainers.schedules import FixedRatio
 from steelyard.trainers.shared_weights import SharedWeights

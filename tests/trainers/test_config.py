@@ -18,10 +18,11 @@ from steelyard.agents.parts import Family, ReturnBound
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import plain
-from steelyard.trainers.config import ConfigError, Run, Transfer, debug
+from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.plain import CLASSES, first_difference, from_plain, to_plain
 from steelyard.trainers.replays import Anew, Mixed
 from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.shrinking import debug
 from steelyard.trainers.trajectory_samplers import TrajectoryWeighted
 
 RUN = Run("Pendulum-v1", SAC(), "sac")

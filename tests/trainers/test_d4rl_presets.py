@@ -21,9 +21,10 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Batch, Records, Spec
 from steelyard.envs import d4rl_table
-from steelyard.trainers import config, plain
+from steelyard.trainers import plain, shrinking
 from steelyard.trainers.config import ConfigError, Transfer
-from steelyard.trainers.d4rl_presets import D4RL, DOMAINS, REBRAC, cautious, resolve
+from steelyard.trainers.d4rl_agents import REBRAC, cautious
+from steelyard.trainers.d4rl_presets import D4RL, DOMAINS, resolve
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.samplers import Uniform
 from steelyard.trainers.schedules import FixedRatio
@@ -68,7 +69,7 @@ def test_it_builds_is_saved_and_learns(name: str, tmp_path: Path) -> None:
     assert plain.load(tmp_path / "config.json") == published
     if name.startswith("rebrac"):
         published = resolve(dataclasses.replace(published, task="Hopper-v4"))
-    run = config.debug(published)
+    run = shrinking.debug(published)
     spec = dataclasses.replace(SPEC, discrete=name in CHOICES)
     agent = run.agent.build(spec, num_envs=1, total_updates=run.total_updates, seed=0, execution=run.execution)
     rows = batch(agent.columns, discrete=spec.discrete)

@@ -18,12 +18,12 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import checkpoint
-from steelyard.trainers.config import debug
 from steelyard.trainers.evaluation import evaluate
 from steelyard.trainers.gpu_presets import GPU
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.resident_collector import ResidentCollector
 from steelyard.trainers.schedules import PerStep
+from steelyard.trainers.shrinking import debug
 from steelyard.trainers.tables import read_columns
 
 Drift: Any = runpy.run_path(str(Path(__file__).with_name("resident_worlds.py")))["Drift"]

@@ -20,7 +20,7 @@ from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec, Step
 from steelyard.envs import EnvError, terminations
 from steelyard.envs.datasets import Dataset, write_hdf5
-from steelyard.trainers import checkpoint, config, plain
+from steelyard.trainers import checkpoint, plain, shrinking
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.imagination import (
@@ -357,12 +357,12 @@ def test_presets_round_trip_and_keep_their_names(name: str) -> None:
     run = MODELS[name]
     assert plain.from_plain(json.loads(json.dumps(plain.to_plain(run), allow_nan=False))) == run
     assert run.preset == name
-    assert config.debug(run).agent != run.agent
+    assert shrinking.debug(run).agent != run.agent
 
 
 @pytest.mark.parametrize("name", ["vagram-hopper", "mad-td"])
 def test_presets_run_in_debug(name: str, tmp_path: Path) -> None:
-    run = dataclasses.replace(config.debug(MODELS[name]), log_to=())
+    run = dataclasses.replace(shrinking.debug(MODELS[name]), log_to=())
     folder = train(run, tmp_path)
     assert (folder / "train.csv").read_text().count("\n") == 4
 

@@ -16,10 +16,11 @@ from steelyard.agents.types import Batch, Spec
 from steelyard.envs import Pictures
 from steelyard.envs.dmc_envs import canonical_name
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.pixel_presets import EASY, HARD, MEDIUM, PIXELS, of_task
 from steelyard.trainers.plain import from_plain, to_plain
 from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.shrinking import debug
 
 
 @pytest.mark.parametrize("run", PIXELS.values(), ids=PIXELS)

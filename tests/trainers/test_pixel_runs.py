@@ -14,7 +14,7 @@ import torch
 from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.sac import SAC
 from steelyard.envs import Pictures
-from steelyard.trainers import checkpoint, command_line, config, plain
+from steelyard.trainers import checkpoint, command_line, plain, shrinking
 from steelyard.trainers.collector import LocalCollector
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.online import Online, train
@@ -30,7 +30,7 @@ PRESET = Run(
     pictures=Pictures(stack=3, rendering="fast"),
 )
 RUN = dataclasses.replace(
-    config.debug(PRESET),
+    shrinking.debug(PRESET),
     env_steps=150 * 25,
     random_steps=40,
     log_interval=20 * 25,
@@ -113,7 +113,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     run, launch = command_line.read({"drq-v2": PRESET}, "Train from pixels.", arguments)
     assert run.pictures == Pictures(size=20, stack=2, rendering="fast")
     assert launch.debug
-    assert run.agent == config.debug(PRESET).agent
+    assert run.agent == shrinking.debug(PRESET).agent
 
 
 def test_debugging_shrinks_pictures() -> None:

@@ -21,12 +21,13 @@ from steelyard.agents.parts import Uniform as UniformWeight
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.config import Run, debug
+from steelyard.trainers.config import Run
 from steelyard.trainers.gpu_presets import GPU
 from steelyard.trainers.learner import Learner
 from steelyard.trainers.plain import from_plain, to_plain
 from steelyard.trainers.presets import DEMO, DMC, MINATAR, MUJOCO
 from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.shrinking import debug
 
 TABLES: Mapping[str, Mapping[str, Run]] = {"mujoco": MUJOCO, "dmc": DMC, "minatar": MINATAR, "gpu": GPU, "demo": {"demo": DEMO}}
 ALL = {f"{table}/{name}": run for table, runs in TABLES.items() for name, run in runs.items()}

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from steelyard.trainers import checkpoint, config, presets, run_folders
-from steelyard.trainers.actors import ActorError
+from steelyard.trainers import checkpoint, presets, run_folders, shrinking
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.cluster import Cluster
+from steelyard.trainers.collected import ActorError
 from steelyard.trainers.collecting import RayActors
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.ray_engine import RayEngine
@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 RUN = dataclasses.replace(
-    config.debug(presets.MUJOCO["sac"]),
+    shrinking.debug(presets.MUJOCO["sac"]),
     task="Pendulum-v1",
     env_steps=1200,
     checkpoint_interval=200,

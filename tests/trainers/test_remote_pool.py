@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from steelyard.trainers.actors import ActorError
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.collected import ActorError
 from steelyard.trainers.messages import Refusal
 from steelyard.trainers.remote_actor import RemoteActor
-from steelyard.trainers.remote_pool import LostError, RemotePool
+from steelyard.trainers.remote_engine import LostError
+from steelyard.trainers.remote_pool import RemotePool
 from steelyard.trainers.schedules import FixedRatio
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from steelyard.trainers import checkpoint, config, presets
+from steelyard.trainers import checkpoint, presets, shrinking
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.collector import LocalCollector
 from steelyard.trainers.config import ConfigError, Run
@@ -27,7 +27,7 @@ CLOCKS = {"seconds", "time/env_steps_per_second", "time/updates_per_second"}
 
 
 def small(run: Run, task: str, **changes: object) -> Run:
-    run = config.debug(dataclasses.replace(run, task=task))
+    run = shrinking.debug(dataclasses.replace(run, task=task))
     return dataclasses.replace(run, random_steps=40, log_interval=20, log_to=(), **changes)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.trainers import config, plain, presets, sweep_process, sweep_task
+from steelyard.trainers import plain, presets, shrinking, sweep_process, sweep_task
 from steelyard.trainers.cluster import Cluster, ClusterError, require_answer
 from steelyard.trainers.config import ConfigError
 from steelyard.trainers.sweep import Sweep
 from steelyard.trainers.sweep_task import Outcome, carry_out, judge
 
-BASE = dataclasses.replace(config.debug(presets.MUJOCO["sac"]), task="Pendulum-v1", env_steps=300, log_to=())
+BASE = dataclasses.replace(shrinking.debug(presets.MUJOCO["sac"]), task="Pendulum-v1", env_steps=300, log_to=())
 POPEN = subprocess.Popen
 RUNS = [dataclasses.replace(BASE, seed=seed) for seed in range(2)]
 

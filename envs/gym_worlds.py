@@ -1,0 +1,138 @@
+"""One world of Gymnasium: how it is found, made and wrapped. `gym_envs.py` steps several."""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+
+from steelyard.envs import atari, d4rl_worlds
+from steelyard.envs.pixels import Pictures
+from steelyard.envs.simulator import quiet_loading
+from steelyard.envs.vector import EnvError
+
+ROBOTICS = ("AdroitHand", "AntMaze", "PointMaze", "FrankaKitchen", "Fetch", "HandReach", "HandManipulate")
+"""How the ids of gymnasium-robotics begin."""
+
+
+class World(gym.Wrapper):
+    """One world: an action is repeated, the rewards are summed, and observations must have the declared shape."""
+
+    def __init__(self, env: gym.Env, task: str, index: int, action_repeat: int, image_shape: tuple[int, int, int] | None = None):
+        super().__init__(env)
+        self.image_shape = image_shape
+        """Height, width and channels of the picture that an observation is, flattened; None if it is none."""
+        self._task, self._index, self._action_repeat = task, index, action_repeat
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As Gymnasium's; its spaces get the seed too, for worlds that draw from them themselves."""
+        if seed is not None:
+            self.action_space.seed(seed)
+            self.observation_space.seed(seed)
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._checked(obs), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As Gymnasium's; the repetition stops where the episode ends."""
+        obs, total, terminated, truncated, info = self.env.step(action)
+        for _ in range(self._action_repeat - 1):
+            if terminated or truncated:
+                break
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total = float(total) + float(reward)
+        return self._checked(obs), float(total), bool(terminated), bool(truncated), info
+
+    def _checked(self, obs: Any) -> Any:
+        if np.shape(obs) != self.observation_space.shape:
+            raise EnvError(
+                f"{self._task}: world {self._index} returned an observation of shape {np.shape(obs)} where its "
+                f"observation_space declares {self.observation_space.shape}; correct the one or the other."
+            )
+        return obs
+
+
+def make_world(task: str, index: int, action_repeat: int, render_size: int | None, pictures: Pictures | None) -> World:
+    """One world with flat observations. Runs in the worker process if there is one."""
+    with quiet():
+        try:
+            played = pictures is not None and atari.is_atari(task)
+            options = _render_options(task, render_size) | ({"frameskip": 1} if played else {})
+            env = gym.make(registered(task), disable_env_checker=True, **options)
+            if pictures is not None and played:
+                env, action_repeat = atari.preprocessed(task, env, action_repeat, pictures.size), 1
+        except (gym.error.Error, ImportError) as error:
+            raise EnvError(f"{task}: Gymnasium cannot make this task: {one_line(error)}") from error
+        actions, observations = env.action_space, env.observation_space
+        continuous = isinstance(actions, gym.spaces.Box) and np.issubdtype(actions.dtype, np.floating)
+        if not continuous and not isinstance(actions, gym.spaces.Discrete):
+            raise EnvError(
+                f"{task}: its action space is {actions}; choose a task whose action space is a Box of floats or Discrete."
+            )
+        flat = isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1
+        if not flat:
+            env = gym.wrappers.FlattenObservation(env)
+        if not isinstance(env.observation_space, gym.spaces.Box):
+            raise EnvError(
+                f"{task}: observations of {observations} have no fixed size and cannot be flattened into a vector; "
+                "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
+            )
+        return World(env, task, index, action_repeat, _image_shape(observations))
+
+
+def _image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
+    """Height, width and channels of observations that are pictures: one or three channels of bytes."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+        return None
+    height, width, channels = (*space.shape, 1)[:3]
+    return (height, width, channels) if channels in (1, 3) else None
+
+
+def is_robotics(task: str) -> bool:
+    """Whether this id needs gymnasium-robotics: the Adroit hand, mazes, Fetch, the kitchen, and D4RL's AntMaze and kitchen."""
+    return task.startswith(ROBOTICS) or task in d4rl_worlds.WORLDS
+
+
+def registered(task: str) -> str:
+    """The id of `task` after the module before its colon, or the package that it belongs to, was imported and has registered it."""
+    module, _, name = task.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    elif atari.is_atari(task):
+        atari.register(task)
+    elif is_robotics(task):
+        try:
+            importlib.import_module("gymnasium_robotics")
+        except ModuleNotFoundError:
+            raise EnvError(f"{task} belongs to gymnasium-robotics; install it: pip install 'steelyard[robotics]'.") from None
+        d4rl_worlds.register()
+    return name
+
+
+def _render_options(task: str, render_size: int | None) -> dict[str, Any]:
+    """What to ask of `gym.make` so that a picture can be taken later; it costs nothing until then."""
+    entry_point = gym.spec(registered(task)).entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    if "rgb_array" not in getattr(creator, "metadata", {}).get("render_modes", []):
+        return {}
+    lineage = creator.__mro__ if isinstance(creator, type) else ()
+    if render_size is not None and any(base.__module__.startswith("gymnasium.envs.mujoco") for base in lineage):
+        return {"render_mode": "rgb_array", "width": render_size, "height": render_size}
+    return {"render_mode": "rgb_array"}
+
+
+def one_line(error: Exception) -> str:
+    """What another library says, as the end of a sentence."""
+    return " ".join(str(error).split()).rstrip(".") + "."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Make worlds without Gymnasium's remarks on old versions and on the precision of boxes; other warnings are shown."""
+    with warnings.catch_warnings(), quiet_loading():
+        for remark in ("precision lowered", "is out of date"):
+            warnings.filterwarnings("ignore", message=f".*{remark}")
+        yield
