@@ -33,7 +33,7 @@ demo: setup  ## train SimbaV2 on cartpole-swingup (about five minutes), evaluate
 	@$(BIN)/python scripts/demo.py
 
 test: setup  ## run the tests
-	@$(TEST_ENV) $(BIN)/pytest -q --numprocesses auto --dist loadfile
+	@$(TEST_ENV) $(BIN)/pytest -q --numprocesses auto --dist worksteal
 
 check: setup  ## check format, lint, spelling and types
 	@$(BIN)/ruff format --check .

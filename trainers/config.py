@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -99,11 +99,11 @@ class Run:
     """Where numbers go besides CSV; wandb needs the extra of that name."""
 
     def __post_init__(self) -> None:
-        run_checks.check(self)  # pyright: ignore[reportArgumentType]
+        run_checks.check(cast(Any, self))
 
     def check_length(self) -> None:
         """Raises `ConfigError` for a run without steps, or an agent that learns from a data set in a run that has none."""
-        run_checks.check_without_data(self)  # pyright: ignore[reportArgumentType]
+        run_checks.check_without_data(cast(Any, self))
 
     @property
     def total_updates(self) -> int:
@@ -171,7 +171,7 @@ class Transfer(Run):
 
     def check_length(self) -> None:
         """Raises `ConfigError` for a run without updates or without data, of pictures, or one that other processes collect for."""
-        run_checks.check_with_data(self)  # pyright: ignore[reportArgumentType]
+        run_checks.check_with_data(cast(Any, self))
 
     @property
     def total_updates(self) -> int:

@@ -169,9 +169,9 @@ def test_a_large_threshold_makes_the_clipped_objective_the_squared_one(build: Bu
     torch.testing.assert_close(clipped.critic_loss(batch, noise, {})[0], squared.critic_loss(batch, noise, {})[0])
 
 
-def rewarded(generator: torch.Generator, rows: int = 512) -> Batch:
+def rewarded(rows: int = 50) -> Batch:
     """One state and action, whose reward is 50 once in fifty times, and then the same state: mean reward 1."""
-    reward = 50.0 * (torch.rand(rows, generator=generator) < 0.02).float()
+    reward = 50.0 * (torch.arange(rows) == 7).float()
     obs, action = torch.zeros(rows, 1), torch.ones(rows, 1)
     return Batch(obs, action, reward, obs, torch.full((rows,), 0.5), torch.ones(rows), torch.arange(rows))
 
@@ -181,19 +181,19 @@ def rewarded(generator: torch.Generator, rows: int = 512) -> Batch:
     [
         (Squared(), 2.0),
         (ClippedSemiGradient(1.0), 0.04),
-        (HuberBellman(1.0, "saddle-point", network=MLP(()), optimizer=Adam(0.02)), 2.0),
-        (HuberBellman(1.0, "corrected", network=MLP(()), optimizer=Adam(0.02)), 2.0),
-        (HuberBellman(1.0, "gated", network=MLP(()), optimizer=Adam(0.02)), 2.0),
+        (HuberBellman(1.0, "saddle-point", network=MLP(()), optimizer=Adam(0.06)), 2.0),
+        (HuberBellman(1.0, "corrected", network=MLP(()), optimizer=Adam(0.06)), 2.0),
+        (HuberBellman(1.0, "gated", network=MLP(()), optimizer=Adam(0.06)), 2.0),
     ],
 )
 def test_rare_large_rewards_are_averaged_by_all_but_the_clipped_sample(objective: Any, value: float) -> None:
-    config = DQN(critic=MLP(()), objective=objective, optimizer=Adam(1e-2), target_period=5)
+    config = DQN(critic=MLP(()), objective=objective, optimizer=Adam(3e-2), target_period=5)
     spec, execution = Spec(1, 1, discrete=True), Execution(compile=False)
     agent = config.build(spec, num_envs=1, total_updates=1, seed=0, execution=execution)
-    generator, values = torch.Generator().manual_seed(0), []
-    for count in range(900):
-        metrics = agent.update(rewarded(generator))
-        values += [float(metrics["value"])] if count >= 600 else []
+    batch, values = rewarded(), []
+    for count in range(300):
+        metrics = agent.update(batch)
+        values += [float(metrics["value"])] if count >= 200 else []
     found = sum(values) / len(values)
     assert found == pytest.approx(value, rel=0.12, abs=0.03)
 

@@ -61,7 +61,7 @@ def parts(
     agent = AGENTS[name].build(
         env.spec, num_envs=WORLDS, total_updates=100, seed=seed, device=device, execution=Execution(compile=False)
     )
-    replay = ReplayBuffer(env.spec, 60 * WORLDS, WORLDS, "device", device)
+    replay = ReplayBuffer(env.spec, 30 * WORLDS, WORLDS, "device", device)
     collector = kind(env, agent, replay, 3 * WORLDS, seed)
     sampler = Uniform().build(replay, 32, 3, agent.gamma, seed)
     learning = Learner(agent, sampler, Path())
@@ -88,12 +88,12 @@ def test_the_worlds_of_these_tests_are_resident() -> None:
 def test_it_stores_and_learns_what_the_plain_collector_does(name: str) -> None:
     one, other = parts(name), parts(name, LocalCollector)
     found: list[Any] = []
-    for step in range(90):
+    for step in range(48):
         for collector, _, _, learning in (one, other):
             assert collector.collect() == WORLDS
             if step >= 3:
-                learning.update(2)
-        if step % 30 == 29:
+                learning.update(1)
+        if step % 24 == 23:
             (mean,), every = one[0].episodes(), other[0].episodes()
             assert mean.count == len(every) > 20
             assert mean.score == pytest.approx(sum(episode.score for episode in every) / len(every), rel=1e-6)
@@ -156,16 +156,16 @@ def small_run(name: str = "td3", **changes: Any) -> Run:
         "drift",
         AGENTS[name],
         "resident",
-        env_steps=160 * WORLDS,
+        env_steps=80 * WORLDS,
         num_envs=WORLDS,
         vectorization="warp",
         random_steps=10 * WORLDS,
         schedule=PerStep(1.5),
-        capacity=60 * WORLDS,
-        evaluation_interval=60 * WORLDS,
+        capacity=30 * WORLDS,
+        evaluation_interval=40 * WORLDS,
         evaluation_episodes=3,
         log_interval=20 * WORLDS,
-        checkpoint_interval=50 * WORLDS,
+        checkpoint_interval=25 * WORLDS,
         threads=1,
         execution=Execution(compile=False),
         log_to=(),
@@ -196,7 +196,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 
     def collect_and_signal(self: ResidentCollector) -> int:
         calls[0] += 1
-        if calls[0] == 73:
+        if calls[0] == 43:
             signal.raise_signal(signal.SIGTERM)
         return collect(self)
 
@@ -206,7 +206,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
             train(run, tmp_path / "parts")
     stopped = checkpoint.latest(run.folder(tmp_path / "parts") / "checkpoints")
     assert stopped is not None
-    assert checkpoint.load(stopped)[0] == 73 * WORLDS
+    assert checkpoint.load(stopped)[0] == 43 * WORLDS
     parts_ = train(run, tmp_path / "parts")
     one, other = Online(run, whole), Online(run, parts_)
     assert isinstance(one.collector, ResidentCollector)
@@ -218,7 +218,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
             c for c in ("env_steps", "updates", "train/return", "train/length", "eval/return") if c in header(whole / table)
         ]
         assert read_columns(whole / table, columns) == read_columns(parts_ / table, columns)
-    assert one.agent.update_count == (160 - 10) * 3 // 2
+    assert one.agent.update_count == (80 - 10) * 3 // 2
 
 
 def header(path: Path) -> list[str]:
