@@ -226,8 +226,17 @@ class World(gym.Wrapper):
             if terminated or truncated:
                 break
             obs, reward, terminated, truncated, info = self.env.step(action)
-            total = float(total) + float(reward)
-        return self._checked(obs), float(total), bool(terminated), bool(truncated), info
+            total = self._number(total) + self._number(reward)
+        return self._checked(obs), self._number(total), bool(terminated), bool(truncated), info
+
+    def _number(self, reward: Any) -> float:
+        """A reward as a number; an array of one element is taken for it."""
+        try:
+            return float(np.asarray(reward).item())
+        except (TypeError, ValueError) as error:
+            raise EnvError(
+                f"{self._task}: world {self._index} returned {reward!r} as its reward; let its step return one number."
+            ) from error
 
     def _checked(self, obs: Any) -> Any:
         if np.shape(obs) != self.observation_space.shape:
@@ -286,7 +295,14 @@ def _action_map(task: str, space: gym.Space[Any]) -> tuple[ActionBounds | Choice
     if isinstance(space, gym.spaces.Discrete):
         return Choices(task, int(space.start)), int(space.n)
     assert isinstance(space, gym.spaces.Box)  # _make_world saw to it
-    return ActionBounds(space.low.ravel(), space.high.ravel(), space.dtype), math.prod(space.shape)
+    low, high = space.low.ravel(), space.high.ravel()
+    # A component without both bounds is not rescaled but cut off: something of [-1, 1] must be left of it.
+    for index in np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)) & ~(np.maximum(low, -1) < np.minimum(high, 1))):
+        raise EnvError(
+            f"{task}: component {index} of its actions goes from {low[index]:g} to {high[index]:g}, which cannot be rescaled and has "
+            "next to nothing in [-1, 1]; give it two finite bounds (gymnasium.wrappers.TransformAction)."
+        )
+    return ActionBounds(low, high, space.dtype), math.prod(space.shape)
 
 
 def _start_processes(task: str, makers: list[functools.partial[World]]) -> AsyncVectorEnv:

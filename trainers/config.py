@@ -27,6 +27,7 @@ from steelyard.envs.randomization import Randomization
 from steelyard.trainers import samplers, schedules
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.collecting import CollectingSlot, LocalProcesses
+from steelyard.trainers.evaluation import FRESH_SEEDS
 from steelyard.trainers.imagination import ImaginationSlot, NoImagination, Rollouts
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
@@ -50,6 +51,10 @@ AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("expectile", lambda value: 0 < value < 1, "give a number between 0 and 1"),
     ("samples", lambda value: value >= 1, "give one or more"),
     ("target_period", lambda value: value >= 1, "give one or more"),
+    ("initial_temperature", lambda value: 0 < value < math.inf, "give a positive number"),
+    ("exploration_noise", lambda value: value >= 0, "give zero or more"),
+    ("target_noise", lambda value: value >= 0, "give zero or more"),
+    ("target_noise_clip", lambda value: value >= 0, "give zero or more"),
     ("target_subset", lambda value: value >= 1, "give one or more, or None for all critics"),
 )
 """Hyperparameters that agents may have: name, whether a value is possible, and what to give instead."""
@@ -134,6 +139,7 @@ class Run:
         for name in (
             "num_envs",
             "action_repeat",
+            "capacity",
             "evaluation_interval",
             "evaluation_episodes",
             "log_interval",
@@ -144,6 +150,10 @@ class Run:
         for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval", "transfer_episodes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give zero or more.")
+        if self.preset in ("", ".", "..") or set(self.preset) & set("/\\\0"):
+            raise ConfigError(f"preset is {self.preset!r}, which names the run's folder; give a word without slashes.")
+        if self.seed >= FRESH_SEEDS:
+            raise ConfigError(f"seed is {self.seed}; give a number below {FRESH_SEEDS}.")
         self.check_length()
         self.check_model()
         self.check_worlds()
