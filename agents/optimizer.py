@@ -8,6 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from steelyard.agents.errors import SteelyardError
+
+
+class OptimizerError(SteelyardError):
+    """An optimiser was given a number with which nothing is learned. The message is one sentence with the remedy."""
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -27,6 +33,15 @@ class Adam:
     """How the learning rate moves."""
     weight_decay: float = 0.0
     """Share of each parameter, times the learning rate, that a step takes away, beside Adam and not through it (Loshchilov & Hutter 2019)."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "final_learning_rate", "epsilon", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise OptimizerError(f"{name} of Adam is {value}; give zero or a positive number.")
+        for name in ("first_decay", "second_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptimizerError(f"{name} of Adam is {getattr(self, name)}; give a number from 0 to below 1.")
 
     def build(self, parameters: Mapping[str, Tensor], total_updates: int) -> "AdamState":
         """Optimiser state for the named parameters; the schedule ends after `total_updates` steps."""

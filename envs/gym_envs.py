@@ -207,7 +207,14 @@ def _action_map(task: str, space: gym.Space[Any]) -> tuple[ActionBounds | Choice
     if isinstance(space, gym.spaces.Discrete):
         return Choices(task, int(space.start)), int(space.n)
     assert isinstance(space, gym.spaces.Box)  # make_world saw to it
-    return ActionBounds(space.low.ravel(), space.high.ravel(), space.dtype), math.prod(space.shape)
+    low, high = space.low.ravel(), space.high.ravel()
+    # A component without both bounds is not rescaled but cut off: something of [-1, 1] must be left of it.
+    for index in np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)) & ~(np.maximum(low, -1) < np.minimum(high, 1))):
+        raise EnvError(
+            f"{task}: component {index} of its actions goes from {low[index]:g} to {high[index]:g}, which cannot be rescaled and has "
+            "next to nothing in [-1, 1]; give it two finite bounds (gymnasium.wrappers.TransformAction)."
+        )
+    return ActionBounds(low, high, space.dtype), math.prod(space.shape)
 
 
 def _start_processes(task: str, makers: list[functools.partial[World]]) -> AsyncVectorEnv:

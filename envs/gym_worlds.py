@@ -43,8 +43,17 @@ class World(gym.Wrapper):
             if terminated or truncated:
                 break
             obs, reward, terminated, truncated, info = self.env.step(action)
-            total = float(total) + float(reward)
-        return self._checked(obs), float(total), bool(terminated), bool(truncated), info
+            total = self._number(total) + self._number(reward)
+        return self._checked(obs), self._number(total), bool(terminated), bool(truncated), info
+
+    def _number(self, reward: Any) -> float:
+        """A reward as a number; an array of one element is taken for it."""
+        try:
+            return float(np.asarray(reward).item())
+        except (TypeError, ValueError) as error:
+            raise EnvError(
+                f"{self._task}: world {self._index} returned {reward!r} as its reward; let its step return one number."
+            ) from error
 
     def _checked(self, obs: Any) -> Any:
         if np.shape(obs) != self.observation_space.shape:

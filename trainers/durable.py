@@ -21,6 +21,20 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
     return checksum
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small file in one move: a reader, a kill or a full disk meets the old content or the new, never a part.
+
+    Raises `OSError` that names the file.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write_file(part, [content])
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk: a rename or a new file is not lasting before this."""
     descriptor = os.open(folder, os.O_RDONLY)

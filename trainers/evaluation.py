@@ -17,6 +17,8 @@ EVALUATION_SEEDS = 1_000_000_000
 SEEDS_PER_RUN = 10_000
 """Evaluation episodes of one run, at most: run `s` owns the world seeds `EVALUATION_SEEDS + s * SEEDS_PER_RUN` and the
 following."""
+RUN_SEEDS = 300_000
+"""Seeds of runs are below this one: dm-control takes world seeds below 2**32 only."""
 FRESH_SEEDS = 150_000
 """Added to a run's seed for a score of a finished run: episodes that none of its own evaluations, and no choice of a best
 checkpoint, has seen."""
@@ -85,11 +87,10 @@ class Scores:
 def evaluation_seed(seed: int) -> int:
     """The first world seed of a run's evaluation: `1e9 + 10,000 * seed`.
 
-    Training seeds of worlds stay below 1e9, so the two never meet. Raises `EvaluationError` for a run seed outside [0,
-    300,000): dm-control takes seeds below 2**32 only.
+    Training seeds of worlds stay below 1e9, so the two never meet. Raises `EvaluationError` for a run seed outside [0, `RUN_SEEDS`).
     """
-    if not 0 <= seed < 300_000:
-        raise EvaluationError(f"seed {seed} is outside [0, 300000); choose a smaller one.")
+    if not 0 <= seed < RUN_SEEDS:
+        raise EvaluationError(f"seed {seed} is outside [0, {RUN_SEEDS}); choose a smaller one.")
     return EVALUATION_SEEDS + seed * SEEDS_PER_RUN
 
 

@@ -1,6 +1,5 @@
 """The online loop: collect, learn, look, save."""
 
-import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 from steelyard.agents.types import Metrics, Spec
 from steelyard.envs import terminations
-from steelyard.trainers import checkpoint, imagination, plain, threads, transfer
+from steelyard.trainers import checkpoint, imagination, plain, run_lock, threads, transfer
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.builders import build_buffer, make_collector, make_evaluation_env, require_compiler
 from steelyard.trainers.collected import Episode
@@ -68,7 +67,7 @@ class Online:
         self.meters: Metrics = {}
         self.collector = make_collector(run, self.agent, self.buffer)
         if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
+            run_lock.clear(folder)
         self.logs = Logs(folder, [BACKENDS[name] for name in run.log_to], axis=self.axis)
         self.env_steps, self.best = 0, -float("inf")
         self.clocks = {
@@ -290,7 +289,11 @@ class Online:
 
 
 def train(
-    run: Run, root: Path = Path("runs"), fresh: bool = False, make_loop: Callable[[Any, Path, bool], Online] = Online
+    run: Run,
+    root: Path = Path("runs"),
+    fresh: bool = False,
+    make_loop: Callable[[Any, Path, bool], Online] = Online,
+    patience: float = 0.0,
 ) -> Path:
     """Train, or continue a run that was interrupted, and return its folder.
 
@@ -299,19 +302,22 @@ def train(
         root: Folder below which `task/preset/seed_n` is made.
         fresh: Delete what an earlier run left there, once it is sure that this one can begin.
         make_loop: What trains: `Online`, or `Pipeline` for a run that begins with data.
+        patience: Seconds in which another process may leave the folder.
 
-    Raises `ConfigError` if the folder holds a run of another configuration.
+    Raises `ConfigError` if the folder holds a run of another configuration, `InUseError` if another process works in it.
     """
     folder = run.folder(root)
     written = folder / "config.json"
-    if written.exists() and not fresh:
-        difference = plain.first_difference(plain.load(written), run)
-        if difference:
-            raise ConfigError(
-                f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another --preset."
-            )
-    require_compiler(run)
-    loop = make_loop(run, folder, fresh and written.exists())
-    plain.save(run, written)
-    loop.train()
+    with run_lock.alone_in(folder, patience):
+        if written.exists() and not fresh:
+            difference = plain.first_difference(plain.load(written), run)
+            if difference:
+                raise ConfigError(
+                    f"{folder} holds a run with another {difference}; continue it with its own options, or use --fresh or another "
+                    "--preset."
+                )
+        require_compiler(run)
+        loop = make_loop(run, folder, fresh and (written.exists() or (folder / "checkpoints").exists()))
+        plain.save(run, written)
+        loop.train()
     return folder

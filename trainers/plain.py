@@ -24,6 +24,7 @@ from steelyard.trainers import imagination, rollout_samplers, samplers, schedule
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.collecting import LocalProcesses, RayActors
 from steelyard.trainers.config import ConfigError, Run, Transfer
+from steelyard.trainers.durable import replace_file
 from steelyard.trainers.replays import Anew, Mixed, Together
 from steelyard.trainers.trajectory_samplers import TopFraction, TrajectoryWeighted
 
@@ -158,9 +159,9 @@ def from_plain(value: Any) -> Any:
 
 
 def save(run: Run, path: Path) -> None:
-    """Write the run's configuration as JSON."""
+    """Write the run's configuration as JSON. A kill or a full disk leaves what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_plain(run), indent=2) + "\n")
+    replace_file(path, f"{json.dumps(to_plain(run), indent=2)}\n".encode())
 
 
 def load(path: Path) -> Run:

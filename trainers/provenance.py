@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from steelyard.trainers.durable import replace_file
+
 PACKAGES = ("steelyard", "torch", "numpy", "gymnasium", "mujoco", "dm-control")
 
 
@@ -21,9 +23,7 @@ def record_launch(folder: Path, env_steps: int) -> None:
     path = folder / "run.json"
     launches: list[dict[str, Any]] = json.loads(path.read_text())["launches"] if path.exists() else []
     launches.append({"env_steps": env_steps, **describe()})
-    part = path.with_name(".run.json.part")
-    part.write_text(json.dumps({"launches": launches}, indent=2) + "\n")
-    os.replace(part, path)
+    replace_file(path, f"{json.dumps({'launches': launches}, indent=2)}\n".encode())
 
 
 def describe() -> dict[str, Any]:

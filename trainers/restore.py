@@ -24,7 +24,8 @@ def restore(folder: Path, run: Run, spec: Spec, which: Which = "last") -> tuple[
         raise CheckpointError(f"{checkpoints} has no {which} checkpoint yet; train the run for longer.")
     env_steps, state = checkpoint.load(path)
     execution = dataclasses.replace(run.execution, compile=False)
-    agent = run.agent.build(spec, num_envs=run.num_envs, total_updates=run.total_updates, seed=run.seed, execution=execution)
+    num_envs = run.num_envs * max(run.actors, 1)
+    agent = run.agent.build(spec, num_envs=num_envs, total_updates=run.total_updates, seed=run.seed, execution=execution)
     with checkpoint.fitting(path):
         agent.load_state_dict(state["agent"])
     return agent, env_steps

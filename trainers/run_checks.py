@@ -1,5 +1,6 @@
 """What a run's configuration must fulfil before anything is built."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from steelyard.agents.errors import SteelyardError
 from steelyard.agents.networks import normalizers
 from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.trainers.collecting import LocalProcesses
+from steelyard.trainers.evaluation import FRESH_SEEDS
 from steelyard.trainers.imagination import Rollouts
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("expectile", lambda value: 0 < value < 1, "give a number between 0 and 1"),
     ("samples", lambda value: value >= 1, "give one or more"),
     ("target_period", lambda value: value >= 1, "give one or more"),
+    ("initial_temperature", lambda value: 0 < value < math.inf, "give a positive number"),
+    ("exploration_noise", lambda value: value >= 0, "give zero or more"),
+    ("target_noise", lambda value: value >= 0, "give zero or more"),
+    ("target_noise_clip", lambda value: value >= 0, "give zero or more"),
     ("target_subset", lambda value: value >= 1, "give one or more, or None for all critics"),
 )
 """Hyperparameters that agents may have: name, whether a value is possible, and what to give instead."""
@@ -46,6 +52,7 @@ def check(run: "Run") -> None:
     for name in (
         "num_envs",
         "action_repeat",
+        "capacity",
         "evaluation_interval",
         "evaluation_episodes",
         "log_interval",
@@ -56,6 +63,10 @@ def check(run: "Run") -> None:
     for name in ("actors", "distractors", "random_steps", "threads", "seed", "meter_interval", "transfer_episodes"):
         if getattr(run, name) < 0:
             raise ConfigError(f"{name} is {getattr(run, name)}; give zero or more.")
+    if run.preset in ("", ".", "..") or set(run.preset) & set("/\\\0"):
+        raise ConfigError(f"preset is {run.preset!r}, which names the run's folder; give a word without slashes.")
+    if run.seed >= FRESH_SEEDS:
+        raise ConfigError(f"seed is {run.seed}; give a number below {FRESH_SEEDS}.")
     run.check_length()
     check_model(run)
     check_worlds(run)

@@ -36,6 +36,6 @@ def finished(run: Run, root: Path) -> bool:
     return written.exists() and plain.load(written) == run and steps_done(run, root, "eval.csv") >= run.total_steps
 
 
-def train_here(run: Run, root: Path) -> Path:
-    """Train in this process: from data, if the run names some."""
-    return train(run, root, make_loop=Pipeline if isinstance(run, Transfer) else Online)
+def train_here(run: Run, root: Path, patience: float = 0.0) -> Path:
+    """Train in this process, from data if the run names some. Another process is given `patience` seconds to leave the run's folder."""
+    return train(run, root, make_loop=Pipeline if isinstance(run, Transfer) else Online, patience=patience)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from steelyard.agents.errors import SlotError
+
 SMALLEST = 1e-30
 """Probabilities below this one are taken for it before their logarithm."""
 
@@ -58,6 +60,12 @@ class Categorical:
     """Smallest value of the support."""
     high: float = 5.0
     """Largest value of the support; choose it together with the reward scaling's `max_return`."""
+
+    def __post_init__(self) -> None:
+        if self.atoms < 2 or not self.low < self.high:
+            raise SlotError(
+                f"Categorical has {self.atoms} atoms from {self.low} to {self.high}; give two or more, and the lower end first."
+            )
 
     def build(self) -> "CategoricalValue":
         """The module with the operations on logits [..., atoms]."""

@@ -65,6 +65,8 @@ class MLP:
     """Hidden layers learn a length and a direction for the weights of each unit (Salimans & Kingma 2016)."""
 
     def __post_init__(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise SlotError(f"hidden is {self.hidden}; give each layer one unit or more, or no layers.")
         if self.activation == "crelu" and any(width % 2 for width in self.hidden):
             raise SlotError(f"hidden is {self.hidden} and CReLU gives two features per unit; give even widths.")
         if self.fan_in and self.weight_norm:

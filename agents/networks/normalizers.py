@@ -76,6 +76,10 @@ class RunningNorm:
     epsilon: float = 1e-8
     """Added to the variance."""
 
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise NormalizerError(f"epsilon of RunningNorm is {self.epsilon}; give zero or a positive number.")
+
     def build(self, size: int) -> "ObservationNorm":
         """The module for observations of length `size`."""
         return ObservationNorm(size, self.epsilon)
@@ -236,6 +240,12 @@ class ReturnScale:
     """G_max: bound on the scaled discounted return; the half-width of the critic's support."""
     epsilon: float = 1e-8
     """Added to the variance."""
+
+    def __post_init__(self) -> None:
+        if not self.max_return > 0 or not self.epsilon >= 0:
+            raise NormalizerError(
+                f"ReturnScale has max_return {self.max_return} and epsilon {self.epsilon}; give a positive number, and zero or more."
+            )
 
     def build(self, num_envs: int, gamma: float) -> "RewardScaling":
         """The module for rewards of `num_envs` worlds discounted by `gamma`."""

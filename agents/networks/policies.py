@@ -9,11 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steelyard.agents.errors import SlotError
+
 BodyBuilder = Callable[[tuple[int, ...]], nn.Module]
 """Builds the policy's network from the sizes of its outputs."""
 
 INSIDE = 1 - 1e-5
 """Data actions are kept this far inside [-1, 1] before a squashed density is taken of them, as in IQL's released code."""
+
+
+def require_bounds(name: str, low: float, high: float) -> None:
+    """Raises `SlotError` for bounds of a log standard deviation that leave nothing between them."""
+    if not low < high:
+        raise SlotError(f"{name} keeps log standard deviations from {low} to {high}; give the lower bound as low.")
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,9 @@ class Gaussian:
     """How the network's output is kept in [low, high]: cut off, or squashed by low + (high - low) (1 + tanh x) / 2."""
     offset: float | None = None
     """If given, the network's output is scaled and shifted by two learned numbers that start at 1 and at this (CQL: -1)."""
+
+    def __post_init__(self) -> None:
+        require_bounds(type(self).__name__, self.low, self.high)
 
     def log_std(self, raw: Tensor) -> Tensor:
         """Bounded log standard deviation of the shape of `raw`."""
@@ -104,6 +115,9 @@ class UnsquashedGaussian:
     """Smallest log standard deviation."""
     high: float = 2.0
     """Largest log standard deviation."""
+
+    def __post_init__(self) -> None:
+        require_bounds(type(self).__name__, self.low, self.high)
 
     def build(self, body: BodyBuilder, action_size: int) -> "UnsquashedGaussianPolicy":
         """The policy on a network with one output, the mean."""

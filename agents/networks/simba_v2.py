@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steelyard.agents.errors import SlotError
 from steelyard.agents.networks.hidden import HiddenLayer
 from steelyard.agents.networks.linear import orthogonal, product
 
@@ -23,6 +24,11 @@ class SimbaV2:
     """Hidden width of a block's perceptron in units of d."""
     shift: float = 3.0
     """Constant c_shift appended to the input before its projection, so that the input's magnitude survives."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "blocks", "expansion"):
+            if getattr(self, name) < 1:
+                raise SlotError(f"{name} of SimbaV2 is {getattr(self, name)}; give one or more.")
 
     def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""

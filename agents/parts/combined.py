@@ -1,7 +1,7 @@
 """Several interventions at once."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from steelyard.agents.errors import SlotError
 from steelyard.agents.parts.injection import PlasticityInjection
 from steelyard.agents.parts.part import Part
-from steelyard.agents.parts.plasticity import Reset, ShrinkAndPerturb
+from steelyard.agents.parts.plasticity import NoIntervention, Reset, ShrinkAndPerturb
 from steelyard.agents.parts.redo import ReDo
 from steelyard.agents.parts.regularizers import L2Init, SpectralRegularization
 from steelyard.agents.types import Batch, Spec
@@ -17,25 +17,44 @@ from steelyard.agents.types import Batch, Spec
 if TYPE_CHECKING:
     from steelyard.agents.value_learner import ValueLearningAgent
 
-Intervention = Reset | ShrinkAndPerturb | ReDo | PlasticityInjection | L2Init | SpectralRegularization
+Intervention = NoIntervention | Reset | ReDo | ShrinkAndPerturb | PlasticityInjection | L2Init | SpectralRegularization
 
 
 @dataclass(frozen=True)
 class Combined:
-    """Several interventions, in the order given; for presets and Python, not for the command line."""
+    """Several interventions: `agent.plasticity:combined agent.plasticity.first:re-do agent.plasticity.second:l2-init`.
 
-    interventions: tuple[Intervention, ...] = ()
-    """At least one."""
+    What falls on the same update happens in the order given, but for ReDo, which always comes first, and PlasticityInjection, which comes next.
+    """
+
+    first: Intervention = field(default_factory=NoIntervention)
+    """One intervention."""
+    second: Intervention = field(default_factory=NoIntervention)
+    """Another one."""
+    third: Intervention = field(default_factory=NoIntervention)
+    """A third one."""
+    fourth: Intervention = field(default_factory=NoIntervention)
+    """A fourth one."""
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """Those that are given."""
+        every = (self.first, self.second, self.third, self.fourth)
+        return tuple(intervention for intervention in every if intervention != NoIntervention())
 
     def __post_init__(self) -> None:
         kinds = [type(intervention) for intervention in self.interventions]
+        if not kinds:
+            raise SlotError("Combined has no interventions; give it some as first and second, or leave it out.")
         if PlasticityInjection in kinds and (Reset in kinds or ShrinkAndPerturb in kinds):
             raise SlotError("what PlasticityInjection freezes would be lost in a reset or a perturbation; leave one of them out.")
 
     def build(self, spec: Spec) -> "CombinedInterventions":
         """The part; it learns nothing."""
-        # What changes networks begins before what looks at them.
-        ordered = sorted(self.interventions, key=lambda intervention: not isinstance(intervention, PlasticityInjection))
+        # Units are recycled before anything makes them anew, since they were found dormant before; and networks are put beside
+        # others before parts take their weights down.
+        order = {ReDo: 0, PlasticityInjection: 1}
+        ordered = sorted(self.interventions, key=lambda intervention: order.get(type(intervention), 2))
         return CombinedInterventions([intervention.build(spec) for intervention in ordered])
 
 

@@ -135,7 +135,7 @@ def test_interventions_between_and_inside_compiled_updates(
 
     monkeypatch.setattr(torch, "compile", lambda function, **given: compiler(function, **given, backend=backend))
     pulls = (ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization(strength=0.1))
-    plasticity = Combined((*pulls, PlasticityInjection(update=3)))
+    plasticity = Combined(*pulls, PlasticityInjection(update=3))
     agents = tuple(build(configs["sac"], plasticity=plasticity, execution=Execution(compile=c)) for c in (False, True))
     live((agents[0], agents[1]), draw_batch, range(1))
     seen = len(traced)

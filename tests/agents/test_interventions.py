@@ -380,9 +380,7 @@ def test_weights_on_a_sphere_are_not_regularized(build: Build, configs: Any):
 # All of them
 
 
-EVERYTHING = Combined(
-    (ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization(), Reset(period=5), ShrinkAndPerturb(period=3))
-)
+EVERYTHING = Combined(Reset(period=5), ReDo(period=2, threshold=0.5), SpectralRegularization(), ShrinkAndPerturb(period=3))
 INTERVENTIONS = {
     "reset": Reset(period=3),
     "shrink": ShrinkAndPerturb(period=1, share=0.9, redraw=2),
@@ -391,7 +389,7 @@ INTERVENTIONS = {
     "l2-init": L2Init(),
     "spectral": SpectralRegularization(strength=0.1),
     "everything": EVERYTHING,
-    "injection and more": Combined((ReDo(period=2, threshold=0.5), SpectralRegularization(), PlasticityInjection(update=3))),
+    "injection and more": Combined(PlasticityInjection(update=3), ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization()),
 }
 
 
@@ -424,7 +422,34 @@ def test_parameters_are_written_in_place(name: str, build: Build, draw_batch: Dr
 
 def test_what_injection_froze_is_not_to_be_reset():
     with pytest.raises(SlotError, match="leave one of them out"):
-        Combined((Reset(), PlasticityInjection()))
+        Combined(Reset(), PlasticityInjection())
+    with pytest.raises(SlotError, match="Combined has no interventions"):
+        Combined()
+
+
+def test_units_that_were_dormant_before_a_reset_are_not_recycled_after_it(build: Build, draw_batch: Draw, configs: Any):
+    """Both fall on update 3; the other way round ReDo would silence fresh units."""
+    both = build(configs["td3"], plasticity=Combined(Reset(period=3), ReDo(period=3, threshold=0.9)))
+    reset = build(configs["td3"], plasticity=Reset(period=3))
+    for count in range(3):
+        both.update(draw_batch(count))
+        reset.update(draw_batch(count))
+    assert same(parameters(both, *both.losses), parameters(reset, *reset.losses))
+
+
+def test_units_that_were_dormant_before_an_injection_do_not_change_its_outputs(build: Build, draw_batch: Draw, configs: Any):
+    injection = PlasticityInjection(update=3)
+    both = build(configs["td3"], plasticity=Combined(injection, ReDo(period=3, threshold=1e-9)))
+    alone = build(configs["td3"], plasticity=injection)
+    for agent in (both, alone):
+        layer = agent.critic.body.network.layers[0]
+        with torch.no_grad():
+            layer.bias[:, :, 0] = -100.0  # a dead unit, which may be recycled without a change of any output
+    batch = draw_batch(7)
+    for count in range(3):
+        both.update(draw_batch(count))
+        alone.update(draw_batch(count))
+    assert torch.equal(both.critic(batch.obs, batch.action), alone.critic(batch.obs, batch.action))
 
 
 @pytest.mark.parametrize(
