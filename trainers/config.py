@@ -51,6 +51,16 @@ AGENT_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("samples", lambda value: value >= 1, "give one or more"),
     ("target_period", lambda value: value >= 1, "give one or more"),
     ("target_subset", lambda value: value >= 1, "give one or more, or None for all critics"),
+    ("largest_weight", lambda value: value > 0, "give a positive number"),
+    ("initial_temperature", lambda value: value > 0, "give a positive number"),
+    ("softness", lambda value: value > 0, "give a positive number"),
+    ("conservatism", lambda value: value >= 0, "give zero or more"),
+    ("online_conservatism", lambda value: value >= 0, "give zero or more, or None to keep conservatism"),
+    ("lagrange_gap", math.isfinite, "give a number, or None for a fixed weight"),
+    ("smallest_gap", lambda value: value < math.inf, "give a number, or minus infinity for no bound"),
+    ("target_noise", lambda value: value >= 0, "give zero or more"),
+    ("exploration_noise", lambda value: value >= 0, "give zero or more"),
+    ("target_noise_clip", lambda value: value >= 0, "give zero or more"),
 )
 """Hyperparameters that agents may have: name, whether a value is possible, and what to give instead."""
 

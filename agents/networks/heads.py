@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from steelyard.agents.errors import require
+
 SMALLEST = 1e-30
 """Probabilities below this one are taken for it before their logarithm."""
 
@@ -58,6 +60,10 @@ class Categorical:
     """Smallest value of the support."""
     high: float = 5.0
     """Largest value of the support; choose it together with the reward scaling's `max_return`."""
+
+    def __post_init__(self) -> None:
+        require(self.atoms >= 2, f"atoms of Categorical is {self.atoms}; give two or more.")
+        require(self.low < self.high, f"Categorical goes from low {self.low} to high {self.high}; give the smaller one first.")
 
     def build(self) -> "CategoricalValue":
         """The module with the operations on logits [..., atoms]."""

@@ -9,11 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steelyard.agents.errors import require
+
 BodyBuilder = Callable[[tuple[int, ...]], nn.Module]
 """Builds the policy's network from the sizes of its outputs."""
 
 INSIDE = 1 - 1e-5
 """Data actions are kept this far inside [-1, 1] before a squashed density is taken of them, as in IQL's released code."""
+
+
+def require_order(name: str, low: float, high: float) -> None:
+    """Raises `SlotError` for bounds of a log standard deviation between which there is nothing."""
+    require(low <= high, f"log deviations of {name} go from low {low} to high {high}; give the smaller one first.")
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,9 @@ class Gaussian:
     """How the network's output is kept in [low, high]: cut off, or squashed by low + (high - low) (1 + tanh x) / 2."""
     offset: float | None = None
     """If given, the network's output is scaled and shifted by two learned numbers that start at 1 and at this (CQL: -1)."""
+
+    def __post_init__(self) -> None:
+        require_order("Gaussian", self.low, self.high)
 
     def log_std(self, raw: Tensor) -> Tensor:
         """Bounded log standard deviation of the shape of `raw`."""
@@ -104,6 +114,9 @@ class UnsquashedGaussian:
     """Smallest log standard deviation."""
     high: float = 2.0
     """Largest log standard deviation."""
+
+    def __post_init__(self) -> None:
+        require_order("UnsquashedGaussian", self.low, self.high)
 
     def build(self, body: BodyBuilder, action_size: int) -> "UnsquashedGaussianPolicy":
         """The policy on a network with one output, the mean."""

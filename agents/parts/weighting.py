@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from steelyard.agents.errors import require
 from steelyard.agents.networks import MLP, Network
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts.objective import Regression
@@ -70,6 +71,12 @@ class DensityRatio:
     """Network of each log ratio."""
     optimizer: Adam = field(default_factory=lambda: Adam(1e-4))
     """Optimiser of the log ratios."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "bound", "flow_discount"):
+            require(getattr(self, name) > 0, f"{name} of DensityRatio is {getattr(self, name)}; give a positive number.")
+        for name in ("flow", "closeness"):
+            require(getattr(self, name) >= 0, f"{name} of DensityRatio is {getattr(self, name)}; give zero or more.")
 
     def build(self, spec: Spec, critics: int) -> "DensityRatioWeighting":
         """The part."""
