@@ -53,6 +53,10 @@ class FixedBalance(Part):
         """The coefficient that the policy is trained for at normalised observations [batch, obs_size]: [batch], or one number."""
         return self.coefficient
 
+    def draw(self, obs: Tensor, noise: Tensor) -> Tensor | float:
+        """A coefficient of the balance policy, offline too, for targets: [batch], or one number; a constant."""
+        return self.coefficient
+
     def choose(self, obs: Tensor) -> Tensor | float:
         """The coefficient that the policy acts with: [batch], or one number."""
         return self.coefficient
@@ -130,9 +134,13 @@ class FamilyBalance(Part):
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Coefficients [batch] to train the policy for: uniform offline, the balance policy's online."""
-        draw = noise[-3, :, :1]
-        uniform = self.scale(torch.erf(draw.squeeze(-1) / 2**0.5))
-        return torch.where(self.online, self.pick(obs, draw)[0].detach(), uniform)
+        normal = noise[-3, :, :1]
+        uniform = self.scale(torch.erf(normal.squeeze(-1) / 2**0.5))
+        return torch.where(self.online, self.pick(obs, normal)[0].detach(), uniform)
+
+    def draw(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Coefficients [batch] drawn from the balance policy, with the noise of its own loss, which comes later in the update."""
+        return self.pick(obs, noise[-2, :, :1])[0].detach()
 
     def choose(self, obs: Tensor) -> Tensor:
         """The balance policy's mode [batch]."""

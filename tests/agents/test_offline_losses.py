@@ -371,6 +371,29 @@ class TestFamily:
         restored.balance.load_state_dict(agent.balance.state_dict())
         torch.testing.assert_close(restored.balance.sample(batch().obs, noise), online)
 
+    @pytest.mark.parametrize("online", [False, True])
+    @pytest.mark.parametrize("best", [False, True])
+    def test_cqls_next_actions_have_a_coefficient_drawn_for_the_present_state(self, best: bool, online: bool) -> None:
+        config = CQL(**TINY, samples=2, max_target=best, balance=Family(0.5, 1.5, values="current", entropy=False))
+        agent = agent_of(config)
+        if online:
+            agent.begin_online()
+        noise = agent.draw(2)
+        drawn = agent.balance.pick(batch().obs, noise[-2, :, :1])[0]
+        assert not torch.allclose(drawn, agent.balance.choose(batch().obs))
+        seen = agent.balance.condition(batch().next_obs, drawn)
+        action = agent.actor(seen, noise[1])[0]
+        if best:
+            actions = agent.actor(seen, noise[8:10])[0]
+            action = actions[actions.sum(-1).argmax(0), torch.arange(2)]
+        value = batch().next_obs.sum(-1) + action.sum(-1)
+        target = agent.backup(agent.target_critic, batch(), noise).squeeze(-1)
+        torch.testing.assert_close(target, batch().reward + batch().discount * value)
+        sampled, density = agent.sampled_actions(batch(), noise)
+        there = agent.actor(seen, noise[6:8])
+        torch.testing.assert_close(sampled[4:], there[0])
+        torch.testing.assert_close(density[4:], there[1])
+
     @pytest.mark.parametrize("entropy", [True, False])
     def test_the_balances_loss(self, entropy: bool) -> None:
         agent = agent_of(IQL(**TINY, balance=Family(1.0, 5.0, entropy=entropy)))
