@@ -489,6 +489,24 @@ def test_density_ratio_weights(draw_batch: Callable[..., Batch]) -> None:
     assert part(torch.ones(2), agent.regression(batch(), agent.draw(2))).tolist() == pytest.approx((2 * w).tolist(), rel=1e-5)
 
 
+@pytest.mark.parametrize("clip", ["each", "sum"])
+@pytest.mark.parametrize("divergence", ["pairs", "states"])
+def test_density_ratios_as_td3_bc_has_them(clip: Any, divergence: Any) -> None:
+    from steelyard.agents.parts import DensityRatio
+
+    config = DensityRatio(flow=0.0, closeness=0.5, temperature=2.0, clip=clip, divergence=divergence, network=MLP((4,)))
+    part: Any = config.build(SPEC, 2)
+    part.of_action, part.of_state = AnswerRows([0.9, -3.0]), AnswerRows([0.8, 2.0])
+    bounded = [1.2, -1.0] if clip == "sum" else [0.9 + 0.8, -1.2 + 1.2]
+    w, states = (np.exp(np.array(x) / 2) / np.exp(np.array(x) / 2).sum() for x in (bounded, [0.8, 1.2]))
+    compared = w if divergence == "pairs" else states
+    expected = -np.sum(w * [1.0, 2.0]) + 0.5 * np.sum(compared * np.log(compared))
+    loss, _ = part.loss(None, batch(), torch.zeros(0))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert part.mean(batch(), torch.tensor([1.0, 2.0])).item() == pytest.approx(np.sum(w * [1.0, 2.0]), rel=1e-5)
+    assert part.state_mean(batch(), torch.tensor([1.0, 2.0])).item() == pytest.approx(np.sum(states * [1.0, 2.0]), rel=1e-5)
+
+
 class AnswerRows(nn.Module):
     """Answers of successive calls, one number per row; the last one again and again."""
 
