@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steelyard.agents.acting import PARTS_SEED, Setting
 from steelyard.agents.agent import seeded
-from steelyard.agents.errors import SlotError
+from steelyard.agents.errors import SlotError, require
 from steelyard.agents.networks import MLP, Network
 from steelyard.agents.networks.exploration import Exploration, SameNoise
 from steelyard.agents.networks.heads import pessimistic
@@ -53,7 +53,12 @@ class ActorCriticAgent(ValueLearningAgent):
             self.exploration = config.exploration.build(setting.num_envs, self.spec.action_size)
 
     def require_targets(self) -> None:
-        """Raises `SlotError` for targets of each critic's own where there are none."""
+        """Raises `SlotError` for targets of each critic's own where there are none, or of more critics than there are."""
+        subset, critics = self.config.target_subset, self.config.critics
+        require(
+            subset is None or subset <= critics,
+            f"target_subset is {subset} of {critics} critics; give at most {critics}, or None for all.",
+        )
         if self.config.target_value == "lowest":
             return
         if not self.bootstraps:

@@ -108,7 +108,7 @@ class Conservative(SoftActorCritic):
             random = torch.erf(for_random / math.sqrt(2))
             density = torch.full_like(random[..., 0], self.spec.action_size * math.log(0.5))
             here = self.actor(self.balance.condition(batch.obs, coefficient), for_here)
-            there = self.actor(self.next_view(batch), for_there)
+            there = self.actor(self.next_view(batch, noise), for_there)
         return torch.cat((random, here[0], there[0])), torch.cat((density, here[1], there[1]))
 
     def values(self, obs: Tensor, actions: Tensor) -> Tensor:
@@ -117,17 +117,17 @@ class Conservative(SoftActorCritic):
         output = self.critic(obs.expand(n, batch, -1).reshape(n * batch, -1), actions.reshape(n * batch, size))
         return self.head.value(output).view(-1, n, batch)
 
-    def next_view(self, batch: Batch) -> Tensor:
-        """What the actor sees of the next state: with a family, under the coefficient chosen for the present one (FamO2O's released code)."""
-        return self.balance.condition(batch.next_obs, self.balance.choose(batch.obs))
+    def next_view(self, batch: Batch, noise: Tensor) -> Tensor:
+        """What the actor sees of the next state: with a family, under a coefficient drawn for the present one (FamO2O's released code)."""
+        return self.balance.condition(batch.next_obs, self.balance.draw(batch.obs, noise))
 
     def backup(self, critic: nn.Module, batch: Batch, noise: Tensor) -> Tensor:
         """r + gamma^n (1 - terminated) min_i Q_i(s', a'), a' ~ pi or the best of N such actions (by the smallest of the critics)."""
         if not self.conservative.max_target:
-            action, log_prob = self.actor(self.next_view(batch), noise[1])
+            action, log_prob = self.actor(self.next_view(batch, noise), noise[1])
         else:
             samples = self.conservative.samples
-            actions, log_probs = self.actor(self.next_view(batch), noise[2 + 3 * samples : 2 + 4 * samples])
+            actions, log_probs = self.actor(self.next_view(batch, noise), noise[2 + 3 * samples : 2 + 4 * samples])
             n, size, width = actions.shape
             output = critic(batch.next_obs.expand(n, size, -1).reshape(n * size, -1), actions.reshape(n * size, width))
             best = self.head.value(output).amin(0).view(n, size).argmax(0)

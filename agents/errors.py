@@ -9,5 +9,11 @@ class SlotError(SteelyardError):
     """A combination of slot occupants that makes no mathematical sense."""
 
 
+def require(fine: bool, sentence: str) -> None:
+    """Raises `SlotError` with the sentence if something is not fine."""
+    if not fine:
+        raise SlotError(sentence)
+
+
 class DivergenceError(SteelyardError):
     """A loss became NaN or infinite."""

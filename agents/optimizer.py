@@ -8,11 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from steelyard.agents.errors import SteelyardError
-
-
-class OptimizerError(SteelyardError):
-    """An optimiser was given a number with which nothing is learned. The message is one sentence with the remedy."""
+from steelyard.agents.errors import require
 
 
 @dataclass(frozen=True)
@@ -35,13 +31,13 @@ class Adam:
     """Share of each parameter, times the learning rate, that a step takes away, beside Adam and not through it (Loshchilov & Hutter 2019)."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "final_learning_rate", "epsilon", "weight_decay"):
+        for name in ("learning_rate", "final_learning_rate", "weight_decay"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise OptimizerError(f"{name} of Adam is {value}; give zero or a positive number.")
+            require(value is None or 0 <= value < math.inf, f"{name} of Adam is {value}; give zero or more.")
         for name in ("first_decay", "second_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptimizerError(f"{name} of Adam is {getattr(self, name)}; give a number from 0 to below 1.")
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} of Adam is {value}; give a number from 0 to below 1.")
+        require(self.epsilon > 0, f"epsilon of Adam is {self.epsilon}; give a positive number.")
 
     def build(self, parameters: Mapping[str, Tensor], total_updates: int) -> "AdamState":
         """Optimiser state for the named parameters; the schedule ends after `total_updates` steps."""

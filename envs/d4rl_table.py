@@ -112,6 +112,22 @@ OTHERS = {
     "carla-town-v0": ("carla/carla_town_subsamp_flat-v0", -114.81579500772153, 2440.1772022247314, None),
 }
 
+# name: (minimum, maximum) of the sparse and of the dense reward, limit
+_MAZES: dict[str, tuple[tuple[float, float], tuple[float, float], int]] = {
+    "umaze-v0": ((0.94, 62.6), (23.249793, 81.78995240126592), 150),
+    "medium-v0": ((5.77, 85.14), (19.477620, 96.03474232952358), 250),
+    "large-v0": ((4.83, 191.99), (27.388310, 215.09965671563742), 600),
+    "eval-umaze-v1": ((36.63, 141.4), (56.95455, 178.21373133248397), 300),
+    "eval-medium-v1": ((13.07, 204.93), (42.28578, 235.5658957482388), 600),
+    "eval-large-v1": ((16.4, 302.22), (56.95455, 326.09647655082637), 800),
+}
+SCORES_ALONE: dict[str, Family] = {f"antmaze-{maze}-v1": Family(0.0, 1.0, row[3]) for maze, row in ANTMAZE.items()} | {
+    f"maze2d-{name if kind == 0 else name.replace('-v', '-dense-v')}": Family(*row[kind], row[2])
+    for name, row in _MAZES.items()
+    for kind in (0, 1)
+}
+"""Reference returns of environments that D4RL registers but that its table of data sets does not name."""
+
 CHECKSUMS = {
     "hopper_medium_replay-v2.hdf5": (75_854_457, "e121c5f7c9857a307baa9edc6a2c3b48e85fedb9ac316ecddd0f48ca7ef4e39b"),
     "walker2d_medium_replay-v2.hdf5": (86_323_963, "e75de96a4f77acf7d4e0d6fdf0d7ccb177c26c44bb4388e4fd99f543ccfa18db"),
@@ -170,7 +186,7 @@ def reference(name: str, task: str | None = None) -> tuple[float, float] | None:
     A task counts in the versions whose rewards are D4RL's: -v2 to -v4 of the locomotion tasks, -v1 of the Adroit hand, and D4RL's own names
     of AntMaze and kitchen environments.
     """
-    entry = TABLE.get(name) or (TABLE[task] if task and task in WORLDS else None)
+    entry = TABLE.get(name) or SCORES_ALONE.get(name) or (TABLE[task] if task and task in WORLDS else None)
     if entry is not None:
         return entry.minimum, entry.maximum
     task = re.sub(r"-v[23]$", "-v4", (task or "").rpartition(":")[-1])
@@ -202,7 +218,7 @@ def step_limit(name: str) -> int | None:
     For a name that is not D4RL's own, the limit of its environment if it begins as D4RL's names of that environment do
     ("hopper_mine", "kitchen-new"); else None.
     """
-    entry = TABLE.get(name)
+    entry = TABLE.get(name) or SCORES_ALONE.get(name)
     if entry is not None:
         return entry.limit
     prefix = re.split(r"[-_.]", name.lower(), maxsplit=1)[0]

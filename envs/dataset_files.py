@@ -77,7 +77,7 @@ class _Reader:
     def rows(self) -> Rows:
         missing = [key for key in REQUIRED if not isinstance(self.file.get(key), h5py.Dataset)]
         if missing:
-            found = ", ".join(list(self.file)[:6]) or "nothing"
+            found = ", ".join([key for key in self.file if key not in missing][:6]) or "nothing else"
             hint = "give the folder of the Minari data set instead" if "episode_0" in self.file else "it is not D4RL's schema"
             raise DatasetError(f"{self.path} lacks {', '.join(missing)} (it holds {found}); {hint}.")
         reward = self.column("rewards")
@@ -95,8 +95,8 @@ class _Reader:
             obs=obs,
             action=action,
             reward=reward.astype(np.float32),
-            terminals=self.column("terminals") != 0,
-            timeouts=self.column("timeouts") != 0 if "timeouts" in self.file else None,
+            terminals=self.flags("terminals"),
+            timeouts=self.flags("timeouts") if "timeouts" in self.file else None,
             next_obs=next_obs,
             qpos=self.array("infos/qpos").astype(np.float64) if keep_qpos else None,
             own=own,
@@ -136,6 +136,15 @@ class _Reader:
             self.check_finite(key, array.astype(np.float32))
         return array
 
+    def flags(self, key: str) -> NDArray[np.bool_]:
+        """One flag for each row, of whatever type; other numbers than 0 and 1 say nothing of an end."""
+        array = self.column(key)
+        other = (array != 0) & (array != 1)
+        if other.any():
+            row = int(np.argmax(other))
+            raise DatasetError(f"{self.path}: {key} is {array[row]:g} in row {row} where 0 or 1 is needed; repair that column.")
+        return array != 0
+
     def array(self, key: str) -> NDArray[Any]:
         """The array `key`. Raises `DatasetError` if it is no array of numbers or larger than the file can hold."""
         item = self.file.get(key)
@@ -148,7 +157,7 @@ class _Reader:
         return np.asarray(item[()])
 
     def check_length(self, key: str, array: NDArray[Any]) -> None:
-        if self.length is not None and len(array) != self.length:
+        if array.ndim and self.length is not None and len(array) != self.length:
             raise DatasetError(
                 f"{self.path}: {key} has {len(array):,} rows where rewards has {self.length:,}; download or record it again."
             )

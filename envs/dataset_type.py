@@ -113,7 +113,7 @@ class Dataset:
         span = f" ({self.returns.min():,.1f} to {self.returns.max():,.1f})" if count > 1 else ""
         action = f"{self.action_size} choices" if self.discrete else f"action {self.action_size}"
         return (
-            f"{self.name}: {len(self):,} transitions in {count:,} episode{'s' if count > 1 else ''}, "
+            f"{self.name}: {len(self):,} transition{'s' if len(self) > 1 else ''} in {count:,} episode{'s' if count > 1 else ''}, "
             f"return {self.returns.mean():,.1f}{span}, observation {self.obs_size}, {action} "
             f"({self.clipped:,} action components clipped)"
         )

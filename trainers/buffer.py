@@ -223,9 +223,10 @@ class ReplayBuffer:
     def keep_returns(self, gamma: float, transform: Callable[[Tensor], Tensor], failure: float | None = None) -> None:
         """From now on keep the return to go of every row, G_t = sum_k gamma^k transform(r_{t+k}) to the end of its episode (Cal-QL).
 
-        `transform` turns raw rewards [n] on the buffer's device into those that the agent learns from, elementwise. `failure`: the
+        `transform` turns raw rewards [n] on the buffer's device into those that the agent learns from, a r + b; a and b may change while the
+        agent learns them, and returns then follow. `failure`: the
         transformed reward of failing in a sparse task; an episode with no other reward has failure / (1 - gamma) at every row. Rows
-        of episodes that did not end have -infinity. Costs four bytes per row. Rows that are there already are taken in at once; of
+        of episodes that did not end have -infinity. Costs 16 bytes per row. Rows that are there already are taken in at once; of
         an episode whose beginning was overwritten only what is left counts.
 
         Raises `ReplayError` where other processes write (shared placement), or for a failure that never ends (gamma 1).
@@ -240,7 +241,7 @@ class ReplayBuffer:
         self.recompute_returns()
 
     def recompute_returns(self) -> None:
-        """Compute all returns to go anew, if they are kept: what to call when `transform` has changed. `extend` and `load` do so themselves."""
+        """Compute all returns to go anew, if they are kept: what to call when rows have changed. `extend` and `load` do so themselves."""
         if self.goal_returns:
             self.goal_returns.recompute()
 
@@ -310,7 +311,7 @@ class ReplayBuffer:
         replay_files.save(folder, [table[:stored] for table in self._tables()], self.cursors, self._layout())
 
     def load(self, folder: Path) -> None:
-        """Restore exactly what `save` wrote; returns to go are computed anew, so restore what `transform` needs before.
+        """Restore exactly what `save` wrote; returns to go are computed anew.
 
         Raises `ReplayError` if the files are damaged or of another layout.
         """
@@ -328,7 +329,7 @@ class ReplayBuffer:
     def _goal_return(self, index: Tensor) -> Tensor:
         if self.goal_returns is None:
             raise ReplayError("goal_return is among the columns but no returns are kept; call ReplayBuffer.keep_returns.")
-        return self.goal_returns.table.index_select(0, index)
+        return self.goal_returns.at(index)
 
     def _layout(self) -> dict[str, int]:
         layout = {

@@ -30,11 +30,21 @@ DOMAINS = {
 
 EVERYWHERE = ("bc", "td3-bc")
 
+EVALUATIONS: Mapping[str, tuple[int, int]] = {
+    "iql-famo2o-locomotion": (100_000, 100),
+    "awac-famo2o-locomotion": (100_000, 100),
+    "cql-famo2o-locomotion": (5_000, 5),
+    "cql-antmaze": (50_000, 100),
+    "rebrac-antmaze": (50_000, 100),
+}
+"""Updates between evaluations and their episodes where they are not 5,000 and 10, or on AntMaze 100,000 and 100 (FamO2O's released code, CORL)."""
+
 
 def recipe(algorithm: str, domain: str) -> Transfer:
     """One preset: a million offline updates unless published otherwise, no environment steps unless the algorithm is meant for them."""
     agent = dataclasses.replace(AGENTS[algorithm], **FOR_DOMAIN[algorithm].get(domain, {}))
     sparse = domain == "antmaze"
+    interval, episodes = EVALUATIONS.get(f"{algorithm}-{domain}", (100_000, 100) if sparse else (5_000, 10))
     run = Transfer(
         task="auto",
         agent=agent,
@@ -43,8 +53,8 @@ def recipe(algorithm: str, domain: str) -> Transfer:
         env_steps=0,
         random_steps=0,
         capacity=2_000_000,
-        evaluation_interval=100_000 if sparse else 5_000,
-        evaluation_episodes=100 if sparse else 10,
+        evaluation_interval=interval,
+        evaluation_episodes=episodes,
         log_interval=1_000,
         checkpoint_interval=100_000,
     )

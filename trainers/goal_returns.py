@@ -18,7 +18,8 @@ _UNKNOWN = -torch.inf
 class GoalReturns:
     """G_t = sum_k gamma^k r_{t+k} to the end of the episode, for the rows of episodes that ended; -infinity for all others.
 
-    `ReplayBuffer.keep_returns` makes one and keeps it up to date.
+    `ReplayBuffer.keep_returns` makes one and keeps it up to date. Kept are sums over raw rewards and over one per row: of a scaling a r + b of
+    rewards G is a times the first plus b times the second, so that returns follow a scaling that is still learned.
 
     Args:
         data: [rows, num_envs, width] the buffer's rows.
@@ -30,12 +31,28 @@ class GoalReturns:
         self.data, self.cursors = data, cursors
         self.gamma, self.transform, self.failure = gamma, transform, failure
         self.rows, self.num_envs, _ = data.shape
-        self.table = torch.full((self.rows * self.num_envs,), _UNKNOWN, device=data.device)
-        """[rows * num_envs] float32 by flat address. Sums are taken in float64."""
+        size = self.rows * self.num_envs
+        self.sums = torch.zeros(size, dtype=torch.float64, device=data.device)
+        """[rows * num_envs] float64 by flat address: sum_k gamma^k r_{t+k} of raw rewards."""
+        self.spans = torch.zeros(size, dtype=torch.float64, device=data.device)
+        """[rows * num_envs] float64: sum_k gamma^k; zero where the episode has not ended."""
+        self.pair = torch.tensor([0.0, 1.0], dtype=torch.float64, device=data.device)
+
+    @property
+    def table(self) -> Tensor:
+        """[rows * num_envs] float32 by flat address: all returns."""
+        return self.at(torch.arange(len(self.sums), device=self.sums.device))
+
+    @torch.no_grad()
+    def at(self, address: Tensor) -> Tensor:
+        """Returns [n] float32 of rows at flat addresses [n], in the rewards that the agent sees now."""
+        shift, unit = self.transform(self.pair).double()
+        sums, spans = self.sums.index_select(0, address), self.spans.index_select(0, address)
+        return torch.where(spans > 0, (unit - shift) * sums + shift * spans, _UNKNOWN).float()
 
     def recompute(self) -> None:
         """All rows anew: a quarter of a second per million."""
-        self.table.fill_(_UNKNOWN)
+        self.spans.zero_()
         rows = stored_rows(self.data, self.cursors, self.rows - 1)
         valid = rows.valid
         ended = torch.zeros(len(valid) + 1, dtype=torch.bool, device=self.data.device)
@@ -45,7 +62,7 @@ class GoalReturns:
 
     def write(self, env: Tensor, time: Tensor, ended: Tensor) -> None:
         """Take note of new rows at `time` [n] of columns `env` [n]; where they `ended` [n] their episode, its rows are filled."""
-        self.table.index_fill_(0, time % self.rows * self.num_envs + env, _UNKNOWN)
+        self.spans.index_fill_(0, time % self.rows * self.num_envs + env, 0)
         if bool(ended.any()):
             for column, last in torch.stack((env, time), dim=-1)[ended.to(env.device)].tolist():
                 self._finish(column, last)
@@ -72,14 +89,18 @@ class GoalReturns:
         """Write the returns of whole runs, one after the other, each with `done` at its last row only."""
         if not len(address):
             return
-        with torch.no_grad():
-            reward = self.transform(reward)
-        value = discounted_sums(reward, ~done, self.gamma)
+        sums = discounted_sums(reward, ~done, self.gamma)
+        spans = discounted_sums(torch.ones_like(reward), ~done, self.gamma)
         if self.failure is not None:
-            fails = torch.isclose(reward, torch.full_like(reward, self.failure))
+            with torch.no_grad():
+                seen = self.transform(reward)
+            fails = torch.isclose(seen, torch.full_like(seen, self.failure))
             successes = torch.zeros(int(run[-1]) + 1, dtype=torch.int64, device=run.device).index_add_(0, run, (~fails).long())
-            value = torch.where(successes[run] > 0, value, self.failure / (1 - self.gamma))
-        self.table.index_copy_(0, address, value.float())
+            failed, for_ever = successes[run] == 0, 1 / (1 - self.gamma)
+            sums = torch.where(failed, reward.double() * for_ever, sums)
+            spans = torch.where(failed, for_ever, spans)
+        self.sums.index_copy_(0, address, sums)
+        self.spans.index_copy_(0, address, spans)
 
 
 def discounted_sums(reward: Tensor, goes_on: Tensor, gamma: float) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steelyard.agents.errors import SlotError
+from steelyard.agents.errors import require
 
 SMALLEST = 1e-30
 """Probabilities below this one are taken for it before their logarithm."""
@@ -62,10 +62,8 @@ class Categorical:
     """Largest value of the support; choose it together with the reward scaling's `max_return`."""
 
     def __post_init__(self) -> None:
-        if self.atoms < 2 or not self.low < self.high:
-            raise SlotError(
-                f"Categorical has {self.atoms} atoms from {self.low} to {self.high}; give two or more, and the lower end first."
-            )
+        require(self.atoms >= 2, f"atoms of Categorical is {self.atoms}; give two or more.")
+        require(self.low < self.high, f"Categorical goes from low {self.low} to high {self.high}; give the smaller one first.")
 
     def build(self) -> "CategoricalValue":
         """The module with the operations on logits [..., atoms]."""

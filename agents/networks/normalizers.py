@@ -11,7 +11,7 @@ import torch
 from scipy.signal import lfilter  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from torch import Tensor, nn
 
-from steelyard.agents.errors import SteelyardError
+from steelyard.agents.errors import SteelyardError, require
 from steelyard.agents.types import Records
 
 
@@ -201,6 +201,9 @@ class ReturnRange:
 
     target: float = 1000.0
     """Difference between the best and the worst return after scaling."""
+
+    def __post_init__(self) -> None:
+        require(self.target > 0, f"target of ReturnRange is {self.target}; give a positive number.")
 
     def build(self, num_envs: int, gamma: float) -> "RangeScaling":
         """The module; until `fit` it changes nothing."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steelyard.agents.errors import SlotError
+from steelyard.agents.errors import require
 
 BodyBuilder = Callable[[tuple[int, ...]], nn.Module]
 """Builds the policy's network from the sizes of its outputs."""
@@ -18,10 +18,9 @@ INSIDE = 1 - 1e-5
 """Data actions are kept this far inside [-1, 1] before a squashed density is taken of them, as in IQL's released code."""
 
 
-def require_bounds(name: str, low: float, high: float) -> None:
-    """Raises `SlotError` for bounds of a log standard deviation that leave nothing between them."""
-    if not low < high:
-        raise SlotError(f"{name} keeps log standard deviations from {low} to {high}; give the lower bound as low.")
+def require_order(name: str, low: float, high: float) -> None:
+    """Raises `SlotError` for bounds of a log standard deviation between which there is nothing."""
+    require(low <= high, f"log deviations of {name} go from low {low} to high {high}; give the smaller one first.")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Gaussian:
     """If given, the network's output is scaled and shifted by two learned numbers that start at 1 and at this (CQL: -1)."""
 
     def __post_init__(self) -> None:
-        require_bounds(type(self).__name__, self.low, self.high)
+        require_order("Gaussian", self.low, self.high)
 
     def log_std(self, raw: Tensor) -> Tensor:
         """Bounded log standard deviation of the shape of `raw`."""
@@ -117,7 +116,7 @@ class UnsquashedGaussian:
     """Largest log standard deviation."""
 
     def __post_init__(self) -> None:
-        require_bounds(type(self).__name__, self.low, self.high)
+        require_order("UnsquashedGaussian", self.low, self.high)
 
     def build(self, body: BodyBuilder, action_size: int) -> "UnsquashedGaussianPolicy":
         """The policy on a network with one output, the mean."""

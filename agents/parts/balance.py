@@ -1,11 +1,13 @@
 """Slot `balance`: improvement of the policy against closeness to the data."""
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from steelyard.agents.errors import require
 from steelyard.agents.networks import MLP, Network
 from steelyard.agents.networks.policies import squashed_density
 from steelyard.agents.parts.part import Part
@@ -25,6 +27,9 @@ class Fixed:
     coefficient: float = 1.0
     """What improvement counts against closeness to the data: the inverse temperature of IQL (beta) and AWAC (1 / lambda), the factor of the
     value in the policy losses of CQL and TD3+BC (alpha). At one online agents are as published."""
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.coefficient), f"coefficient of Fixed is {self.coefficient}; give a number.")
 
     def build(self, spec: Spec) -> "FixedBalance":
         """The part; it learns nothing."""
@@ -46,6 +51,10 @@ class FixedBalance(Part):
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor | float:
         """The coefficient that the policy is trained for at normalised observations [batch, obs_size]: [batch], or one number."""
+        return self.coefficient
+
+    def draw(self, obs: Tensor, noise: Tensor) -> Tensor | float:
+        """A coefficient of the balance policy, offline too, for targets: [batch], or one number; a constant."""
         return self.coefficient
 
     def choose(self, obs: Tensor) -> Tensor | float:
@@ -77,6 +86,13 @@ class Family:
     """Tune the balance policy's entropy towards -1/2 (FamO2O on IQL); without it the balance policy only maximises the value (on CQL)."""
     interval: int = 1
     """Updates of the agent per update of the balance policy: 5 in the presets for locomotion."""
+
+    def __post_init__(self) -> None:
+        require(
+            -math.inf < self.low <= self.high < math.inf,
+            f"Family goes from low {self.low} to high {self.high}; give two numbers, the smaller one first.",
+        )
+        require(self.interval >= 1, f"interval of Family is {self.interval}; give one update or more.")
 
     def build(self, spec: Spec) -> "FixedBalance | FamilyBalance":
         """The part."""
@@ -118,9 +134,13 @@ class FamilyBalance(Part):
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Coefficients [batch] to train the policy for: uniform offline, the balance policy's online."""
-        draw = noise[-3, :, :1]
-        uniform = self.scale(torch.erf(draw.squeeze(-1) / 2**0.5))
-        return torch.where(self.online, self.pick(obs, draw)[0].detach(), uniform)
+        normal = noise[-3, :, :1]
+        uniform = self.scale(torch.erf(normal.squeeze(-1) / 2**0.5))
+        return torch.where(self.online, self.pick(obs, normal)[0].detach(), uniform)
+
+    def draw(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Coefficients [batch] drawn from the balance policy, with the noise of its own loss, which comes later in the update."""
+        return self.pick(obs, noise[-2, :, :1])[0].detach()
 
     def choose(self, obs: Tensor) -> Tensor:
         """The balance policy's mode [batch]."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from steelyard.agents.errors import SteelyardError
+from steelyard.agents.errors import SteelyardError, require
 from steelyard.agents.parts.part import Part
 
 if TYPE_CHECKING:
@@ -63,6 +63,16 @@ class ActionDistance:
     """Online updates over which the policy's weight falls linearly; None keeps it."""
     online_floor: float = 0.5
     """Share of the policy's weight at which that fall ends."""
+
+    def __post_init__(self) -> None:
+        for name in ("actor", "critic"):
+            weight = getattr(self, name)
+            require(weight is None or weight >= 0, f"{name} of ActionDistance is {weight}; give a weight of zero or more.")
+        require(
+            self.online_decay is None or self.online_decay >= 1,
+            f"online_decay of ActionDistance is {self.online_decay}; give one update or more, or None for no decay.",
+        )
+        require(0 <= self.online_floor <= 1, f"online_floor of ActionDistance is {self.online_floor}; give a share from 0 to 1.")
 
     def build(self) -> "CloningPenalty":
         """The part; it learns nothing."""

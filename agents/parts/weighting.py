@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from steelyard.agents.errors import require
 from steelyard.agents.networks import MLP, Network
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts.objective import Regression
@@ -62,6 +63,10 @@ class DensityRatio:
     """T of the softmax."""
     bound: float = 1.2
     """Largest absolute value of each log ratio (1 + c, c = 0.2)."""
+    clip: Literal["each", "sum"] = "each"
+    """What is bounded: each log ratio (CQL, IQL), or their sum (TD3+BC's released code)."""
+    divergence: Literal["pairs", "states"] = "pairs"
+    """Whether the divergence is that of the weights of states and actions (CQL, IQL), or of states alone (TD3+BC's released code)."""
     flow_discount: float = 1.0
     """gamma_F, the discount of the flow condition."""
     reward: Literal["range", "deviation"] = "range"
@@ -70,6 +75,12 @@ class DensityRatio:
     """Network of each log ratio."""
     optimizer: Adam = field(default_factory=lambda: Adam(1e-4))
     """Optimiser of the log ratios."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "bound", "flow_discount"):
+            require(getattr(self, name) > 0, f"{name} of DensityRatio is {getattr(self, name)}; give a positive number.")
+        for name in ("flow", "closeness"):
+            require(getattr(self, name) >= 0, f"{name} of DensityRatio is {getattr(self, name)}; give zero or more.")
 
     def build(self, spec: Spec, critics: int) -> "DensityRatioWeighting":
         """The part."""
@@ -105,7 +116,11 @@ class DensityRatioWeighting(UniformWeighting):
     def weights(self, action_ratio: Tensor, state_ratio: Tensor) -> Tensor:
         """Softmax over the batch of the bounded log ratios [batch]; it sums to one."""
         bound = self.config.bound
-        return ((action_ratio.clamp(-bound, bound) + state_ratio.clamp(-bound, bound)) / self.config.temperature).softmax(-1)
+        if self.config.clip == "sum":
+            bounded = (action_ratio + state_ratio).clamp(-bound, bound)
+        else:
+            bounded = action_ratio.clamp(-bound, bound) + state_ratio.clamp(-bound, bound)
+        return (bounded / self.config.temperature).softmax(-1)
 
     def forward(self, weight: Tensor, regression: Regression) -> Tensor:
         """The sampler's weights times the softmax times the batch size, so that their mean is about one."""
@@ -118,10 +133,17 @@ class DensityRatioWeighting(UniformWeighting):
     def state_mean(self, batch: Batch, losses: Tensor) -> Tensor:
         """Weighted sum by the ratios of states alone."""
         state = self.ratios(batch.obs, batch.action)[1]
-        return (self.weights(torch.zeros_like(state), state).detach() * losses).sum(-1)
+        return (self.state_weights(state).detach() * losses).sum(-1)
+
+    def state_weights(self, state_ratio: Tensor) -> Tensor:
+        """Softmax over the batch of the bounded log ratios of states [batch]."""
+        return self.weights(torch.zeros_like(state_ratio), state_ratio)
 
     def loss(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """-sum w r + lambda_F E[(gamma_F e^((g + f)(s, a) / T) - e^(f(s') / T))^2] + lambda_K sum w log w, with unbounded ratios in the flow."""
+        """-sum w r + lambda_F E[(gamma_F e^((g + f)(s, a) / T) - e^(f(s') / T))^2] + lambda_K sum w log w, with unbounded ratios in the flow.
+
+        The last w are those of states alone where `divergence` says so.
+        """
         config = self.config
         action_ratio, state_ratio = self.ratios(batch.obs, batch.action)
         next_ratio = self.of_state(batch.next_obs)[0].squeeze(-1)
@@ -129,7 +151,8 @@ class DensityRatioWeighting(UniformWeighting):
         reward = (weights * (batch.reward - self.offset) / self.scale).sum()
         out = config.flow_discount * ((action_ratio + state_ratio) / config.temperature).exp()
         flow = (out - (next_ratio / config.temperature).exp()).square().mean()
-        divergence = (weights * weights.log()).sum()
+        compared = weights if config.divergence == "pairs" else self.state_weights(state_ratio)
+        divergence = (compared * compared.log()).sum()
         size = weights.square().sum().reciprocal()
         loss = config.flow * flow + config.closeness * divergence - reward
         return loss, {"density_flow": flow, "density_effective_batch": size}

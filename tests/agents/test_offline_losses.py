@@ -371,6 +371,29 @@ class TestFamily:
         restored.balance.load_state_dict(agent.balance.state_dict())
         torch.testing.assert_close(restored.balance.sample(batch().obs, noise), online)
 
+    @pytest.mark.parametrize("online", [False, True])
+    @pytest.mark.parametrize("best", [False, True])
+    def test_cqls_next_actions_have_a_coefficient_drawn_for_the_present_state(self, best: bool, online: bool) -> None:
+        config = CQL(**TINY, samples=2, max_target=best, balance=Family(0.5, 1.5, values="current", entropy=False))
+        agent = agent_of(config)
+        if online:
+            agent.begin_online()
+        noise = agent.draw(2)
+        drawn = agent.balance.pick(batch().obs, noise[-2, :, :1])[0]
+        assert not torch.allclose(drawn, agent.balance.choose(batch().obs))
+        seen = agent.balance.condition(batch().next_obs, drawn)
+        action = agent.actor(seen, noise[1])[0]
+        if best:
+            actions = agent.actor(seen, noise[8:10])[0]
+            action = actions[actions.sum(-1).argmax(0), torch.arange(2)]
+        value = batch().next_obs.sum(-1) + action.sum(-1)
+        target = agent.backup(agent.target_critic, batch(), noise).squeeze(-1)
+        torch.testing.assert_close(target, batch().reward + batch().discount * value)
+        sampled, density = agent.sampled_actions(batch(), noise)
+        there = agent.actor(seen, noise[6:8])
+        torch.testing.assert_close(sampled[4:], there[0])
+        torch.testing.assert_close(density[4:], there[1])
+
     @pytest.mark.parametrize("entropy", [True, False])
     def test_the_balances_loss(self, entropy: bool) -> None:
         agent = agent_of(IQL(**TINY, balance=Family(1.0, 5.0, entropy=entropy)))
@@ -464,6 +487,24 @@ def test_density_ratio_weights(draw_batch: Callable[..., Batch]) -> None:
     part.of_state = AnswerRows([0.2, 0.4])
     agent = agent_of(IQL(**TINY))
     assert part(torch.ones(2), agent.regression(batch(), agent.draw(2))).tolist() == pytest.approx((2 * w).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", ["each", "sum"])
+@pytest.mark.parametrize("divergence", ["pairs", "states"])
+def test_density_ratios_as_td3_bc_has_them(clip: Any, divergence: Any) -> None:
+    from steelyard.agents.parts import DensityRatio
+
+    config = DensityRatio(flow=0.0, closeness=0.5, temperature=2.0, clip=clip, divergence=divergence, network=MLP((4,)))
+    part: Any = config.build(SPEC, 2)
+    part.of_action, part.of_state = AnswerRows([0.9, -3.0]), AnswerRows([0.8, 2.0])
+    bounded = [1.2, -1.0] if clip == "sum" else [0.9 + 0.8, -1.2 + 1.2]
+    w, states = (np.exp(np.array(x) / 2) / np.exp(np.array(x) / 2).sum() for x in (bounded, [0.8, 1.2]))
+    compared = w if divergence == "pairs" else states
+    expected = -np.sum(w * [1.0, 2.0]) + 0.5 * np.sum(compared * np.log(compared))
+    loss, _ = part.loss(None, batch(), torch.zeros(0))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert part.mean(batch(), torch.tensor([1.0, 2.0])).item() == pytest.approx(np.sum(w * [1.0, 2.0]), rel=1e-5)
+    assert part.state_mean(batch(), torch.tensor([1.0, 2.0])).item() == pytest.approx(np.sum(states * [1.0, 2.0]), rel=1e-5)
 
 
 class AnswerRows(nn.Module):

@@ -226,6 +226,9 @@ def test_ant_is_shown_without_contact_forces_that_are_zero(tmp_path: Path):
         ({"observations": np.zeros((0, 2)), "rewards": np.zeros(0)}, "holds 0 rows"),
         ({key: np.zeros((1, 1)) for key in ("observations", "actions", "rewards", "terminals")}, "holds 1 row;"),
         ({"timeouts": np.ones(6)}, "no row has a successor"),
+        ({"terminals": np.array([0, 0, 0.5, 0, 0, 1])}, "terminals is 0.5 in row 2 where 0 or 1 is needed"),
+        ({"timeouts": np.arange(6)}, "timeouts is 2 in row 2 where 0 or 1 is needed"),
+        ({"observations": np.float32(1)}, r"observations has the shape \(\) where"),
     ],
 )
 def test_bad_files_are_named_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str):
@@ -233,6 +236,15 @@ def test_bad_files_are_named_in_one_sentence(tmp_path: Path, changes: dict[str, 
         load(write(tmp_path / "bad.hdf5", **changes))
     assert str(error.value).endswith(".")
     assert "\n" not in str(error.value)
+
+
+def test_a_group_or_a_dead_link_in_place_of_an_array_is_missing(tmp_path: Path):
+    path = write(tmp_path / "x.hdf5", rewards=None, actions=None)
+    with h5py.File(path, "a") as file:
+        file.create_group("rewards")
+        file["actions"] = h5py.SoftLink("/nothing")
+    with pytest.raises(DatasetError, match=r"lacks actions, rewards \(it holds observations, terminals, timeouts\);"):
+        load(path)
 
 
 def test_what_is_no_hdf5_file_is_refused(tmp_path: Path):
@@ -298,6 +310,15 @@ def test_scores_are_normalised_by_name_and_by_task():
     assert d4rl_table.normalized_score("mine", 4592.3, "gymnasium_robotics:AdroitHandDoor-v1") == pytest.approx(158.28, abs=1e-3)
     assert d4rl_table.normalized_score("mine", 1.0, "Hopper-v5") is None, "rewards of -v5 are others"
     assert d4rl_table.normalized_score("mine", 1.0) is None
+
+
+def test_worlds_without_files_of_their_own_have_scores():
+    assert d4rl_table.normalized_score("maze2d-umaze-v0", 62.6) == pytest.approx(100)
+    assert d4rl_table.normalized_score("maze2d-large-dense-v0", 27.388310) == pytest.approx(0)
+    assert d4rl_table.normalized_score("maze2d-eval-medium-v1", (13.07 + 204.93) / 2) == pytest.approx(50)
+    assert d4rl_table.normalized_score("antmaze-large-play-v1", 0.25) == pytest.approx(25)
+    assert d4rl_table.step_limit("maze2d-medium-v0") == 250
+    assert not set(d4rl_table.SCORES_ALONE) & set(d4rl_table.TABLE)
 
 
 def test_published_file_names_are_recognised_unless_anybody_may_use_them():

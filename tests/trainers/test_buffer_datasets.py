@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steelyard.agents.networks.normalizers import ReturnScale
 from steelyard.agents.types import Spec, Step
 from steelyard.envs.datasets import Dataset
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
@@ -273,6 +274,25 @@ def test_an_episode_of_nothing_but_failure_fails_for_ever():
     got = buffer.gather(valid_rows(buffer)).goal_return
     assert got is not None
     torch.testing.assert_close(got, torch.tensor([*slow_returns([-5.0] * 3, 0.99), *success, -5.0]))
+
+
+def test_returns_follow_a_scale_that_is_still_learned():
+    """And do not depend on when they were computed, so a resumed run sees the same ones."""
+    scaling = ReturnScale().build(1, 0.9)
+    buffer = ReplayBuffer(SPEC, 40, 1)
+    buffer.columns = BOTH
+    buffer.keep_returns(0.9, scaling)
+    buffer.extend(dataset([3, 2], reward=[1, 2, 3, 4, 5]))
+    no, yes = torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    for reward in (3.0, -40.0, 7.0):
+        scaling.observe(torch.tensor([reward]), no, yes)
+        raw = torch.tensor([*slow_returns([1, 2, 3], 0.9), *slow_returns([4, 5], 0.9)])
+        got = buffer.gather(valid_rows(buffer)).goal_return
+        assert got is not None
+        torch.testing.assert_close(got, scaling(raw))
+        before = got
+        buffer.recompute_returns()
+        assert torch.equal(buffer.gather(valid_rows(buffer)).goal_return, before)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("look_back", [1, 3, 256])
