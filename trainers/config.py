@@ -158,6 +158,12 @@ class Run:
         if modelled != isinstance(self.imagination, Rollouts):
             given, missing = ("agent.model", "imagination:rollouts") if modelled else ("imagination", "agent.model:ensemble")
             raise ConfigError(f"{given} is given without what it needs; add {missing}, or leave it out.")
+        exploration = getattr(self.agent, "exploration", None)
+        if modelled and isinstance(exploration, NoiseRange | HeldNoise):
+            raise ConfigError(
+                f"agent.exploration is {type(exploration).__name__}, and imagined rollouts keep no noise of each world; use "
+                "agent.exploration:same-noise, or leave the model out."
+            )
         if not self.actors and self.collecting != LocalProcesses():
             raise ConfigError(f"collecting is {type(self.collecting).__name__}, but actors is 0; say how many with --actors.")
         if self.actors and (self.first_actions, self.acting) != ("uniform", "sampled"):
