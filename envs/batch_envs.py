@@ -19,7 +19,7 @@ from steelyard.envs.generators import generator_state, load_generator
 from steelyard.envs.pictures import Camera
 from steelyard.envs.randomization import Randomization
 from steelyard.envs.tasks import Task, build
-from steelyard.envs.tasks.task import control_range, shaped
+from steelyard.envs.tasks.task import control_range, require_fields, shaped
 from steelyard.envs.vector import EnvError
 
 DEFAULT_RENDER_SIZE = 480
@@ -54,6 +54,7 @@ class BatchEnv:
         self.num_envs, self.device = num_envs, torch.device(device)
         self._task, self._action_repeat = build(task), action_repeat
         self._name = self._task.name
+        require_fields(self._task)
         self._model = copy.copy(self._task.model)
         self._forces = "cfrc_ext" in self._task.fields
         self._stage = VELOCITY_STAGE if self._task.fresh and self._task.fields else NO_STAGE

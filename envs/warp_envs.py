@@ -24,7 +24,9 @@ from steelyard.envs.warp_simulator import STATE, WarpSimulator
 
 DEFAULT_RENDER_SIZE = 480
 STARTED = ("qpos", "qvel", "act", "qacc_warmstart", "mocap_pos", "mocap_quat")
-"""What of the simulator's state an episode's start determines; the rest is the model's default."""
+"""What of the simulator's state an episode's start determines."""
+RARELY_STARTED = ("ctrl", "eq_active", "userdata", "time")
+"""The same, if a start of the task says something else than the model."""
 FORCES = ("cfrc_ext", "qfrc_actuator", "actuator_force", "qfrc_constraint")
 """Fields that are 0 where an episode starts, unless the task reads forces there."""
 TRIAL_STEPS = 25
@@ -81,10 +83,12 @@ class WarpEnv:
         self._episode = {
             name: torch.zeros(num_envs, *rows.shape[1:], device=self.device)
             for name, rows in self._bank.items()
-            if name not in STARTED
+            if name not in (*STARTED, *RARELY_STARTED)
         }
         self._state = self.simulator.state | self._episode
-        self._started = self._episode | {name: self.simulator.field(name) for name in STARTED if name in self._bank}
+        self._started = self._episode | {
+            name: self.simulator.field(name) for name in (*STARTED, *RARELY_STARTED) if name in self._bank
+        }
         self._make_buffers()
         self.spec = Spec(
             obs_size=self._next_obs.shape[1],
@@ -289,15 +293,17 @@ class WarpEnv:
 
 def _bank(task: Task) -> dict[str, NDArray[Any]]:
     """States [starts, ...] in which episodes may start, made by the C engine from the seeds 0, 1, 2, ..."""
-    data = mujoco.MjData(task.model)
+    data, default = mujoco.MjData(task.model), mujoco.MjData(task.model)
     states = [_start(task, data, seed) for seed in range(task.starts)]
-    return {name: np.stack([state[name] for state in states]) for name in states[0]}
+    bank = {name: np.stack([state[name] for state in states]) for name in states[0]}
+    usual = [name for name in RARELY_STARTED if (bank[name] == np.array(getattr(default, name))).all()]
+    return {name: rows for name, rows in bank.items() if name not in usual}
 
 
 def _start(task: Task, data: mujoco.MjData, seed: int) -> dict[str, NDArray[Any]]:
     mujoco.mj_resetData(task.model, data)
     episode = task.start(data, task.generator(seed))
-    arrays = {name: getattr(data, name).copy() for name in STARTED}
-    return {name: value for name, value in arrays.items() if value.size} | {
+    arrays = {name: np.array(getattr(data, name)) for name in (*STARTED, *RARELY_STARTED)}
+    return {name: value for name, value in arrays.items() if value.size or name in RARELY_STARTED} | {
         name: np.asarray(value) for name, value in episode.items()
     }

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from steelyard.envs.memory import free_bytes
-from steelyard.envs.tasks.task import Task, shaped
+from steelyard.envs.tasks.task import Task, require_fields, shaped
 from steelyard.envs.vector import EnvError
+from steelyard.envs.warp_fields import geometric, limit_addresses
 
 STATE = ("qpos", "qvel", "act", "qacc_warmstart", "time", "ctrl", "history", "eq_active", "mocap_pos", "mocap_quat", "userdata")
 """Fields of `Data` that determine what follows; all others are computed anew in every step."""
@@ -37,6 +38,7 @@ class WarpSimulator:
         self._name, self._task, self.worlds = task.name, task, worlds
         self._warp, self._engine = engines(task.name)
         require_device(task.name, self._warp, device)
+        require_fields(task)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
@@ -49,6 +51,9 @@ class WarpSimulator:
             self._require_memory(batched)
             self._model = self._engine.put_model(self.built, batch_sizes=dict.fromkeys(batched, worlds))
             self._data = self._make_data(worlds)
+        self._geometric = geometric(task)
+        limits = limit_addresses(task.model)
+        self._limits = self._warp.array(limits, dtype=int, device=self._place) if limits else None
         self._model.opt.warn_overflow = 0  # one sentence from `check` instead of a line for each world and step
         if device.type == "cuda":  # drivers before CUDA 12.4 have no loops in graphs: the solver then does all its iterations
             self._model.opt.graph_conditional = self._warp.is_conditional_graph_supported()
@@ -65,7 +70,12 @@ class WarpSimulator:
 
     def field(self, name: str) -> Tensor:
         """A field of the simulator's data, [worlds, ...], live."""
-        return shaped(name, self._warp.to_torch(getattr(self._data, name)))
+        try:
+            return shaped(name, self._warp.to_torch(getattr(self._data, name)))
+        except AttributeError:
+            raise EnvError(
+                f"{self._name}: mujoco-warp has no field {name!r}; leave it out of `fields`, or use vectorization='batch'."
+            ) from None
 
     def model_field(self, name: str) -> Tensor:
         """A field of the simulator's model, [worlds or 1, ...], live."""
@@ -114,13 +124,24 @@ class WarpSimulator:
             self._refresh()
 
     def _refresh(self) -> None:
-        """What depends on positions and velocities alone: the parts of MuJoCo's mj_step1 that tasks read."""
+        """MuJoCo's mj_step1: what depends on positions and velocities alone. Where a task reads no more, only the cheap parts of it."""
         engine, model, data = self._engine, self._model, self._data
-        engine.fwd_kinematics(model, data)
-        engine.com_vel(model, data)
+        if self._geometric:
+            engine.fwd_kinematics(model, data)
+            engine.com_vel(model, data)
+        else:
+            engine.fwd_position(model, data)
+            engine.fwd_velocity(model, data)
         if "sensordata" in self._task.fields:
+            self._clear_limits()
             engine.sensor_pos(model, data)
             engine.sensor_vel(model, data)
+
+    def _clear_limits(self) -> None:
+        """Forget limits that were reached: mujoco-warp writes these sensors only where one is."""
+        if self._limits is not None:
+            kernels = importlib.import_module("steelyard.envs.warp_kernels")
+            self._warp.launch(kernels.clear, dim=(self.worlds, len(self._limits)), inputs=[self._data.sensordata, self._limits])
 
     def _capture(self, work: Callable[[], None]) -> Any:
         """A graph of `work`, which runs once before, so that its kernels are compiled."""

@@ -175,7 +175,7 @@ class Imaginer:
     """The component that `Rollouts` describes.
 
     A batch of rollouts is written as so many worlds that make `horizon` steps and are then cut; a rollout that ended writes rows that are no
-    transitions. Of the ring only the rows of retained epochs are drawn, whatever the horizon was when it was made.
+    transitions. Of the ring only the newest rows are drawn, as many as the retained epochs make with the horizon of now.
     """
 
     def __init__(self, config: Rollouts, setting: Setting):
@@ -188,6 +188,11 @@ class Imaginer:
                 f"imagination.batch is {config.batch:,} and agent.model.elites {model.config.elites}: each elite predicts equally many "
                 "rollouts; give a multiple of it."
             )
+        if setting.agent.columns and (config.rollouts or model.config.fresh_share):
+            raise ImaginationError(
+                f"this agent reads {' and '.join(sorted(setting.agent.columns))} of each transition, which imagined ones do not have; "
+                "leave out what asks for it (agent.cloning.critic 0, agent.calibration:uncalibrated), or the model (agent.model:no-model)."
+            )
         real = setting.buffers[0]
         self.metrics: dict[str, float] = {}
         self.clocks = {"fit": Every(config.fit_interval), "rollouts": Every(config.offline_rollout_interval)}
@@ -199,7 +204,9 @@ class Imaginer:
         self.replay: ReplayBuffer | None = None
         if config.rollouts:
             placement = "device" if real.device.type == "cuda" else "host"
-            capacity = min(config.capacity, self.kept(config.longest) * config.batch)
+            # A rollout has a row more than it has transitions, which `capacity` counts.
+            room = -(-config.capacity // config.longest) * (config.longest + 1)
+            capacity = min(room, self.kept(config.longest) * config.batch)
             self.replay = ReplayBuffer(real.spec, capacity, config.batch, placement, real.device)
             self.sampler = RolloutSampler(self.replay, setting.batch_size, setting.n_step, setting.agent.gamma, setting.seed + 1)
 
@@ -260,6 +267,8 @@ class Imaginer:
             "model/rows": len(data.obs),
         }
         emphasis = self.model.objective.emphasis
+        if emphasis is not None:
+            self.metrics["model/state_weight"] = float(emphasis.mean())
         if emphasis is not None and self.setting.distractors:
             self.metrics["model/distractor_share"] = float(emphasis[-self.setting.distractors :].sum() / emphasis.sum())
 

@@ -177,6 +177,12 @@ def with_model(run: Run, name: str, **changes: object) -> Run:
 
 
 VAGRAM_HOPPER = vagram(HOPPER)
+VAGRAM_DISTRACTED = dataclasses.replace(
+    vagram(dataclasses.replace(HOPPER, steps=500_000, coin=Ramp(0, 0.95, 0, 50), horizon=Ramp())),
+    preset="vagram-hopper-distractors",
+    distractors=15,
+)
+"""The authors' schedules for the Hopper with distractors, 5 to 15 of them."""
 SMALL = (64, 64)
 WIDE = Likelihood(high=5.0)
 
@@ -229,6 +235,7 @@ MODELS: Mapping[str, Run] = {
             random_steps=500,
         ),
         *(vagram(recipe) for recipe in RECIPES),
+        VAGRAM_DISTRACTED,
         with_model(VAGRAM_HOPPER, "vagram-hopper-small", hidden=SMALL),
         with_model(VAGRAM_HOPPER, "likelihood-hopper-small", hidden=SMALL, objective=Likelihood()),
         with_model(VAGRAM_HOPPER, "wide-likelihood-hopper-small", hidden=SMALL, objective=WIDE),

@@ -169,7 +169,8 @@ class Online:
     def introduction(self) -> list[str]:
         """Lines to print at the start."""
         seen = [] if self.run.pictures is None else [self.run.pictures.describe()]
-        return [*seen, self.buffer.describe()]
+        imagined = self.imagination.replay
+        return [*seen, self.buffer.describe(), *([] if imagined is None else [f"imagined {imagined.describe()}"])]
 
     def step(self) -> None:
         """Collect once, imagine, and learn as often as that makes due.

@@ -149,6 +149,11 @@ class Coin:
     probability: Ramp = field(default_factory=lambda: Ramp(0.0, 0.95, 0, 20))
     """Probability of an imagined batch."""
 
+    def __post_init__(self) -> None:
+        low, high = self.probability.low, self.probability.high
+        if not (0 <= low <= 1 and 0 <= high <= 1):
+            raise ReplayError(f"the probability of an imagined batch goes from {low} to {high}; give numbers from 0 to 1.")
+
     def mixed(self, real: Sampler, imagined: Sampler) -> Sampler:
         """The sampler of both."""
         return CoinSampler(real, imagined)

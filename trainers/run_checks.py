@@ -88,6 +88,12 @@ def check_model(run: "Run") -> None:
     if modelled != isinstance(run.imagination, Rollouts):
         given, missing = ("agent.model", "imagination:rollouts") if modelled else ("imagination", "agent.model:ensemble")
         raise ConfigError(f"{given} is given without what it needs; add {missing}, or leave it out.")
+    exploration = getattr(run.agent, "exploration", None)
+    if modelled and isinstance(exploration, NoiseRange | HeldNoise):
+        raise ConfigError(
+            f"agent.exploration is {type(exploration).__name__}, and imagined rollouts keep no noise of each world; use "
+            "agent.exploration:same-noise, or leave the model out."
+        )
     if not run.actors and run.collecting != LocalProcesses():
         raise ConfigError(f"collecting is {type(run.collecting).__name__}, but actors is 0; say how many with --actors.")
     if run.actors and (run.first_actions, run.acting) != ("uniform", "sampled"):

@@ -24,7 +24,7 @@ class ValueGradient:
 
     E[ mean over critics j and dimensions d of (dV_j/ds_d (s') (s_hat'_d - s'_d))^2 + (r_hat - r)^2 ], a bound of the first-order error of the
     value without its factor. The gradient is taken of each critic by itself, at the observed and not the predicted s', with the policy's action
-    held constant.
+    held constant. Values count in raw rewards, as r does, however the agent scales what it learns from.
     """
 
     critics: Critics = "all"
@@ -75,7 +75,7 @@ class ValueGradientObjective(Deterministic):
 
     def know(self, agent: "ValueLearningAgent", next_obs: Tensor, generator: torch.Generator) -> Tensor:
         """Gradients [rows, critics, obs_size] at the true next observations; running quantiles of their lengths move towards those of now."""
-        gradients = StateValue(agent, self.config.critics, self.config.action, generator).gradients(next_obs)
+        gradients = StateValue(agent, self.config.critics, self.config.action, generator).gradients(next_obs) / reward_unit(agent)
         if self.config.low_clip is not None:
             lengths = length(gradients).flatten()
             ranks = torch.tensor([self.config.low_clip, self.config.clip], device=lengths.device) * (len(lengths) - 1)
@@ -104,6 +104,12 @@ class ValueGradientObjective(Deterministic):
         if self.config.reward == "rescaled":
             reward = length(gradients).mean().square() * reward
         return state + reward + (fits < self.config.warmup_fits) * error.square().mean(-1)
+
+
+def reward_unit(agent: "ValueLearningAgent") -> Tensor:
+    """Scalar: what a raw reward of one is in the units of the agent's values, the slope of its reward scaling."""
+    none, one = agent.reward_scale(torch.tensor([0.0, 1.0], device=agent.device))
+    return one - none
 
 
 def length(gradients: Tensor) -> Tensor:
@@ -146,7 +152,7 @@ class ExactTaylorObjective(Deterministic):
 
     def know(self, agent: "ValueLearningAgent", next_obs: Tensor, generator: torch.Generator) -> Tensor:
         """Gradients [rows, critics, obs_size] at the true next observations."""
-        return StateValue(agent, self.config.critics, self.config.action, generator).gradients(next_obs)
+        return StateValue(agent, self.config.critics, self.config.action, generator).gradients(next_obs) / reward_unit(agent)
 
     def loss(self, output: Tensor, target: Tensor, scale: Tensor, known: Tensor, fits: Tensor) -> Tensor:
         """[members, batch], errors in raw units."""
@@ -173,23 +179,27 @@ class IterVAML:
 class IterVAMLObjective(Deterministic):
     """The objective that `IterVAML` describes."""
 
+    unit: Tensor
+
     def __init__(self, config: IterVAML):
         super().__init__()
         self.config = config
+        self.register_buffer("unit", torch.ones(()), persistent=False)
         self.state_value: StateValue | None = None
 
     def know(self, agent: "ValueLearningAgent", next_obs: Tensor, generator: torch.Generator) -> Tensor:
         """[rows, critics + obs_size]: the true next observations' values, and they themselves."""
         # Made once: a new one at each fit would have the loss compiled anew.
         self.state_value = self.state_value or StateValue(agent, self.config.critics, "mean", generator)
-        return torch.cat((self.state_value.tabulate(next_obs), next_obs), -1)
+        self.unit.copy_(reward_unit(agent))
+        return torch.cat((self.state_value.tabulate(next_obs) / self.unit, next_obs), -1)
 
     def loss(self, output: Tensor, target: Tensor, scale: Tensor, known: Tensor, fits: Tensor) -> Tensor:
-        """[members, batch], the value's errors in its own units."""
+        """[members, batch], the value's errors in raw rewards."""
         error = (output - target) * scale
         critics = known.shape[-1] - error.shape[-1] + 1
         values, next_obs = known[..., :critics], known[..., critics:]
         predicted = (next_obs + error[..., :-1]).flatten(0, 1)
         assert self.state_value is not None
         found = self.state_value.values(predicted, self.state_value.actions(predicted))
-        return (found.T.view(values.shape) - values).square().mean(-1) + error[..., -1].square()
+        return (found.T.view(values.shape) / self.unit - values).square().mean(-1) + error[..., -1].square()

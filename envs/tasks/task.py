@@ -108,6 +108,19 @@ def load_model(task: str, source: str | Path) -> mujoco.MjModel:
         ) from error
 
 
+def require_fields(task: Task) -> None:
+    """Raises `EnvError` for a name in `fields` or `model_fields` that is no array of numbers with a size that the model fixes."""
+    data = mujoco.MjData(task.model)
+    for kind, holder, names in (("fields", data, task.fields), ("model_fields", task.model, task.model_fields)):
+        for name in names:
+            value = getattr(holder, name, None)
+            if not isinstance(value, np.ndarray) or name.startswith(("efc_", "iefc_", "contact")):
+                raise EnvError(
+                    f"{task.name}: {kind} has {name!r}, which is no array of fixed size in MuJoCo's {type(holder).__name__}; "
+                    "look its name up in MuJoCo's documentation."
+                )
+
+
 def control_range(model: mujoco.MjModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lowest and highest controls [action_size]; infinite where an actuator has no limit."""
     limited = model.actuator_ctrllimited.astype(bool)

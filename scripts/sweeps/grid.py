@@ -7,17 +7,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from steelyard import envs
-from steelyard.trainers import command_line, model_presets, pixel_presets, presets, shrinking
+from steelyard.trainers import command_line, gpu_presets, model_presets, pixel_presets, presets, shrinking
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.d4rl_presets import D4RL, resolve
 
-BenchmarkName = Literal["mujoco", "dmc", "minatar", "pixels", "models", "d4rl"]
+BenchmarkName = Literal["mujoco", "dmc", "minatar", "pixels", "models", "gpu", "d4rl"]
 BENCHMARKS: Mapping[BenchmarkName, Mapping[str, Run]] = {
     "mujoco": presets.MUJOCO,
     "dmc": {**presets.DMC, "demo": presets.DEMO},
     "minatar": presets.MINATAR,
     "pixels": pixel_presets.PIXELS,
     "models": model_presets.MODELS,
+    "gpu": gpu_presets.GPU,
     "d4rl": D4RL,
 }
 """The presets of each training script, by its name."""
@@ -100,4 +101,5 @@ def require_distinct(kind: str, values: Sequence[object]) -> None:
 def require_tasks(runs: Iterable[Run]) -> None:
     """Raises `EnvError` for a task that cannot be made here, before anything is queued."""
     for task, repeat, form in sorted({(run.task, run.action_repeat, run.evaluation_vectorization) for run in runs}):
-        envs.make(task, 1, action_repeat=repeat, vectorization=form).close()
+        # Those of a GPU are the same tasks on CPU threads, which need no kernels compiled here.
+        envs.make(task, 1, action_repeat=repeat, vectorization="batch" if form == "warp" else form).close()

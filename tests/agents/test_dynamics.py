@@ -14,7 +14,7 @@ from steelyard.agents.errors import DivergenceError, SlotError
 from steelyard.agents.networks import MLP, SimbaV2
 from steelyard.agents.networks.dynamics import DynamicsNetwork
 from steelyard.agents.networks.heads import Categorical
-from steelyard.agents.networks.normalizers import RunningNorm
+from steelyard.agents.networks.normalizers import AffineRewards, ReturnScale, RunningNorm
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import (
     Ensemble,
@@ -177,6 +177,24 @@ def test_gradients_are_those_of_each_critic_alone(kind: str) -> None:
     assert all(parameter.grad is None for parameter in learner.parameters())
     targets = StateValue(learner, "targets", "mean", learner.model.generator).gradients(obs)
     torch.testing.assert_close(targets, found[:, 2:])
+
+
+@pytest.mark.parametrize("objective", [ValueGradient(low_clip=0.05), ExactTaylor(), IterVAML()])
+@pytest.mark.parametrize("rewards", [AffineRewards(0.01, 3.0), ReturnScale()])
+def test_values_count_in_raw_rewards(objective: Any, rewards: Any) -> None:
+    """As the reward's error does: else an agent that learns from rewards divided by 100 has a model that forgets values."""
+    plain, scaled = agent(Ensemble(objective=objective)), agent(Ensemble(objective=objective), rewards=rewards)
+    if isinstance(rewards, ReturnScale):
+        scaled.reward_scale.statistics.variance.fill_(1e4)
+    for critic in (scaled.critic, scaled.target_critic):  # the same values, in a hundredth of the units
+        critic.body.output.weight.data.div_(100)
+        critic.body.output.bias.data.div_(100)
+    given, error = data(8), 0.1 * torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for learner in (plain, scaled):
+        known = learner.model.objective.know(learner, given.next_obs, learner.model.generator)[None]
+        losses.append(learner.model.objective.loss(error, torch.zeros(1, 8, 4), ONES, known, LATE))
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-6)
 
 
 def test_a_models_gradient_reaches_values_only_through_the_observation() -> None:

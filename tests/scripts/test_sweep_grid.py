@@ -41,6 +41,14 @@ def test_the_grid_is_presets_by_tasks_by_seeds(grid: ModuleType) -> None:
     assert runs[2].random_steps == MUJOCO["sac"].random_steps
 
 
+def test_recipes_of_a_gpu_can_be_swept_from_a_machine_without_one(grid: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    runs = grid.plan("gpu", ("fast-td3", "sac"), ("walker-walk",), (), (0, 1), ())
+    assert [(run.preset, run.task, run.vectorization) for run in runs[::2]] == [
+        (preset, "walker-walk", "warp") for preset in ("fast-td3", "sac")
+    ]
+
+
 def test_without_tasks_each_preset_has_its_own(grid: ModuleType) -> None:
     (run,) = grid.plan("mujoco", ("sac",), (), (), (0,), (), debug=True)
     assert run == shrinking.debug(MUJOCO["sac"])

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from steelyard import envs
 from steelyard.agents.agent import Execution
+from steelyard.agents.cql import CQL
 from steelyard.agents.errors import DivergenceError
 from steelyard.agents.networks import MLP
+from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.agents.optimizer import Adam
-from steelyard.agents.parts import Ensemble, SquaredError, ValueGradient
+from steelyard.agents.parts import ActionDistance, Ensemble, ReturnBound, SquaredError, ValueGradient
 from steelyard.agents.sac import SAC
+from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Spec, Step
 from steelyard.envs import EnvError, terminations
 from steelyard.envs.datasets import Dataset, write_hdf5
 from steelyard.trainers import checkpoint, plain, shrinking
-from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.imagination import (
     ImaginationError,
@@ -231,13 +234,45 @@ def small(task: str, imagination: Rollouts, model: Ensemble = MODEL, **changes: 
         ("give a batch that divides it", lambda: Rollouts(rollouts=100, batch=30)),
         ("shorter horizon", lambda: Rollouts(rollouts=1000, batch=100, horizon=Ramp(1, 15), capacity=10_000)),
         ("one step or more", lambda: Rollouts(horizon=Ramp(0, 5))),
+        ("goes from 0.5 to 1.5", lambda: Coin(Ramp(0.5, 1.5))),
+        ("exploration is HeldNoise", lambda: with_exploration(HeldNoise())),
+        ("exploration is NoiseRange", lambda: with_exploration(NoiseRange())),
         ("fit_interval is 0", lambda: Rollouts(fit_interval=0)),
         ("give a multiple of it", lambda: imaginer(Rollouts(rollouts=30, batch=15))),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(words: str, make: Any) -> None:
-    with pytest.raises((ConfigError, ImaginationError), match=words):
+    with pytest.raises((ConfigError, ImaginationError, ReplayError), match=words):
         make()
+
+
+def with_exploration(exploration: Any) -> Run:
+    return Run("Hopper-v5", SAC(model=MODEL, exploration=exploration), "x", imagination=Rollouts())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize(
+    ("config", "column"),
+    [(TD3(**TINY, cloning=ActionDistance(critic=0.1)), "next_action"), (CQL(**TINY, calibration=ReturnBound()), "goal_return")],
+)
+def test_agents_that_read_what_is_not_imagined_are_refused(config: Any, column: str, share: float) -> None:
+    """A penalty that finds no next action would silently be zero for real rows too."""
+    model = dataclasses.replace(MODEL, fresh_share=share)
+    agent = dataclasses.replace(config, model=model).build(
+        SPEC, num_envs=1, total_updates=9, seed=0, execution=Execution(compile=False)
+    )
+    setting = Setting(agent, (replay(),), lambda: terminations.never, 8, 1, 5, 0, lambda words: None)
+    with pytest.raises(ImaginationError, match=f"this agent reads {column}"):
+        Imaginer(Rollouts(rollouts=0 if share else 40, batch=20), setting)
+
+
+def test_a_round_as_large_as_the_capacity_is_kept_whole() -> None:
+    """The row behind each rollout that is no transition takes none of the room."""
+    _, found = imaginer(Rollouts(rollouts=20, batch=20, horizon=Ramp(3, 3), capacity=60))
+    found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
+    for count in (0, 250):
+        found.imagine(count)
+        assert int(found.sampler.count) == 60
 
 
 def test_a_task_whose_end_is_unknown_is_refused(tmp_path: Path) -> None:
