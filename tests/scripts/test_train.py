@@ -16,7 +16,7 @@ def sentence(err: str) -> str:
 
 
 def test_debug_run_leaves_everything_and_resumes(call: Call, tmp_path: Path) -> None:
-    arguments = ("train_mujoco", "simba-v2", "--task", "Hopper-v5", "--debug", "--root", str(tmp_path))
+    arguments = ("train_mujoco", "simba-v2", "--task", "Hopper-v5", "--debug", "--env-steps", "150", "--root", str(tmp_path))
     status, out, _ = call(*arguments)
     folder = tmp_path / "Hopper-v5" / "simba-v2-debug" / "seed_0"
     assert status == 0
@@ -35,6 +35,8 @@ def test_a_slot_is_swapped_on_the_command_line(call: Call, tmp_path: Path) -> No
         "--task",
         "cartpole-swingup",
         "--debug",
+        "--env-steps",
+        "250",
         "--root",
         str(tmp_path),
         "agent.critic:simba-v2",
@@ -74,7 +76,7 @@ def test_impossible_numbers_are_refused(call: Call, tmp_path: Path, option: tupl
 
 
 def test_corrupt_checkpoint_is_refused(call: Call, tmp_path: Path) -> None:
-    arguments = ("train_mujoco", "sac", "--task", "Hopper-v5", "--debug", "--root", str(tmp_path))
+    arguments = ("train_mujoco", "sac", "--task", "Hopper-v5", "--debug", "--env-steps", "120", "--root", str(tmp_path))
     assert call(*arguments)[0] == 0
     (agent,) = tmp_path.rglob("step_*/agent.pt")
     agent.write_bytes(agent.read_bytes()[:-1000])
@@ -93,7 +95,7 @@ def test_a_gpu_that_is_missing_is_named(call: Call, tmp_path: Path, monkeypatch:
 @pytest.mark.skipif(os.environ.get("MUJOCO_GL") == "disabled", reason="no OpenGL library on this machine")
 def test_training_from_pixels(call: Call, tmp_path: Path) -> None:
     arguments = ("train_pixels", "drq-v2-easy", "--debug", "--pictures.size", "20", "--pictures.rendering", "fast")
-    arguments += ("--task", "reacher-easy", "--action-repeat", "50", "--pictures.stack", "2")
+    arguments += ("--task", "reacher-easy", "--action-repeat", "50", "--env-steps", "6000", "--pictures.stack", "2")
     status, out, err = call(*arguments, "--root", str(tmp_path))
     assert status == 0, err
     assert "pictures: 20 x 20, 2 frames, fast rendering" in out

@@ -2,10 +2,8 @@
 
 import csv
 import dataclasses
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -211,16 +209,17 @@ def test_killed_online_and_resumed_equals_uninterrupted(data: str, whole: dict[s
     run = RUNS["cal-ql"](data)
     folder = run.folder(tmp_path)
     program = (
-        "import sys, torch; from pathlib import Path; torch.set_num_threads(1); from steelyard.trainers import pipeline, plain; "
-        "from steelyard.trainers.online import train; pipeline.CHUNK = 7; "
-        "train(plain.load(Path(sys.argv[1])), Path(sys.argv[2]), make_loop=pipeline.Pipeline)"
+        "import torch; torch.set_num_threads(1); from steelyard.trainers import pipeline; from steelyard.trainers.online import train; "
+        "pipeline.CHUNK = 7; train(run, root, make_loop=pipeline.Pipeline)"
     )
-    command = [sys.executable, "-c", program, str(whole["cal-ql"] / "config.json"), str(tmp_path)]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    while process.poll() is None and steps_of(folder) < run.offline_updates + 30:
+    server = multiprocessing.get_context("forkserver")  # which imports the suite once for all processes
+    server.set_forkserver_preload(["steelyard.trainers.pipeline"])
+    process = server.Process(target=exec, args=(program, {"run": run, "root": tmp_path}))
+    process.start()
+    while process.is_alive() and steps_of(folder) < run.offline_updates + 30:
         time.sleep(0.002)
     process.kill()
-    process.wait()
+    process.join()
     assert run.offline_updates < steps_of(folder) < run.total_steps
     train(run, tmp_path, make_loop=Pipeline)
     same_end(run, whole["cal-ql"], folder)

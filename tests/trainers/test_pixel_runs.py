@@ -31,11 +31,11 @@ PRESET = Run(
 )
 RUN = dataclasses.replace(
     shrinking.debug(PRESET),
-    env_steps=150 * 25,
+    env_steps=100 * 25,
     random_steps=40,
     log_interval=20 * 25,
     evaluation_interval=70 * 25,
-    checkpoint_interval=60 * 25,
+    checkpoint_interval=30 * 25,
     log_to=(),
 )
 CLOCKS = {"seconds", "time/env_steps_per_second", "time/updates_per_second"}
@@ -71,7 +71,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: p
 
     def collect_and_signal(self: LocalCollector) -> int:
         calls.append(1)
-        if len(calls) == 97:
+        if len(calls) == 73:
             signal.raise_signal(signal.SIGTERM)
         return collect(self)
 

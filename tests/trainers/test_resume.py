@@ -2,11 +2,10 @@
 
 import csv
 import dataclasses
-import os
+import multiprocessing
 import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,15 @@ from steelyard.trainers.learner import Learner
 from steelyard.trainers.online import Online, train
 from steelyard.trainers.schedules import FixedRatio, Priming
 
-ROOT = Path(__file__).parents[2]
 CLOCKS = {"seconds", "time/env_steps_per_second", "time/updates_per_second"}
 
 
-def small(run: Run, task: str, **changes: object) -> Run:
-    run = shrinking.debug(dataclasses.replace(run, task=task))
-    return dataclasses.replace(run, random_steps=40, log_interval=20, log_to=(), **changes)
+def small(run: Run, task: str, decisions: int, checkpoint: int, evaluation: int, action_repeat: int = 1, **changes: Any) -> Run:
+    """A run of so many decisions of each world. Where episodes are long a large action repeat lets some end, and evaluations too."""
+    run = shrinking.debug(dataclasses.replace(run, task=task, action_repeat=action_repeat))
+    steps = action_repeat * changes.get("num_envs", 1)
+    run = dataclasses.replace(run, env_steps=decisions * steps, checkpoint_interval=checkpoint * steps, log_interval=20 * steps)
+    return dataclasses.replace(run, evaluation_interval=evaluation * steps, random_steps=40, log_to=(), **changes)
 
 
 def frequent(run: Run) -> Run:
@@ -72,37 +73,29 @@ def stop_after(calls: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signa
 
 
 RUNS = {
-    "sac-gymnasium": small(presets.MUJOCO["sac"], "Hopper-v5", env_steps=240, checkpoint_interval=90, evaluation_interval=100),
-    "td3-gymnasium-two-worlds": small(presets.MUJOCO["td3"], "HalfCheetah-v5", num_envs=2, env_steps=240, checkpoint_interval=90),
-    "simba-dmc": small(
-        presets.DMC["simba-v2"], "cartpole-swingup", env_steps=480, checkpoint_interval=150, evaluation_interval=200
-    ),
-    "simba-dmc-reacher": small(
-        presets.DMC["simba-v2"], "reacher-easy", env_steps=480, checkpoint_interval=150, evaluation_interval=10_000
-    ),
+    "sac-gymnasium": small(presets.MUJOCO["sac"], "Hopper-v5", 120, 50, 60),
+    "td3-gymnasium-two-worlds": small(presets.MUJOCO["td3"], "HalfCheetah-v5", 110, 45, 80, action_repeat=20, num_envs=2),
+    "simba-dmc": small(presets.DMC["simba-v2"], "cartpole-swingup", 110, 40, 80, action_repeat=20),
+    "sac-dmc-reacher": small(presets.DMC["sac"], "reacher-easy", 110, 40, 1_000, action_repeat=20),
     "sac-adaptive-ratio-meters": small(
         presets.MUJOCO["sac"],
         "Hopper-v5",
-        env_steps=180,
-        checkpoint_interval=90,
-        evaluation_interval=100,
+        180,
+        90,
+        100,
         schedule=AdaptiveRatio(low=0.5, high=2, interval=25, window=25, threshold=0.5, checks=3),
         meter_interval=30,
     ),
-    "sac-priming": small(
-        presets.MUJOCO["sac"], "Hopper-v5", env_steps=120, checkpoint_interval=50, schedule=Priming(updates=120, transitions=5)
-    ),
-    "dvw-m-dqn-choices": small(
-        frequent(presets.MINATAR["dvw-m-dqn-classic"]),
-        "CartPole-v1",
-        env_steps=240,
-        checkpoint_interval=90,
-        evaluation_interval=100,
-    ),
-    "qrc-huber-choices-two-worlds": small(
-        presets.MINATAR["qrc-huber-classic"], "CartPole-v1", num_envs=2, env_steps=240, checkpoint_interval=90
-    ),
+    "sac-priming": small(presets.MUJOCO["sac"], "Hopper-v5", 120, 50, 150, schedule=Priming(updates=120, transitions=5)),
+    "dvw-m-dqn-choices": small(frequent(presets.MINATAR["dvw-m-dqn-classic"]), "CartPole-v1", 120, 50, 60),
+    "qrc-huber-choices-two-worlds": small(presets.MINATAR["qrc-huber-classic"], "CartPole-v1", 110, 45, 80, num_envs=2),
 }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of SAC's run, never interrupted."""
+    return train(RUNS["sac-gymnasium"], tmp_path_factory.mktemp("finished"))
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -163,50 +156,46 @@ def test_meters_change_nothing_but_add_columns(tmp_path: Path) -> None:
     equal(one, other)
 
 
-def test_the_same_seed_repeats_a_run_and_another_does_not(tmp_path: Path) -> None:
-    run = RUNS["sac-gymnasium"]
-    first, again = (rows(train(run, tmp_path / name), "train.csv") for name in ("first", "again"))
-    other = rows(train(dataclasses.replace(run, seed=1), tmp_path / "other"), "train.csv")
-    assert first == again
-    assert first != other
+def test_the_same_seed_repeats_a_run_and_another_does_not(finished: Path, tmp_path: Path) -> None:
+    again, other = (rows(train(dataclasses.replace(RUNS["sac-gymnasium"], seed=seed), tmp_path), "train.csv") for seed in (0, 1))
+    assert rows(finished, "train.csv") == again
+    assert rows(finished, "train.csv") != other
 
 
 def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    run = dataclasses.replace(RUNS["sac-gymnasium"], env_steps=2_000, checkpoint_interval=150, evaluation_interval=500)
+    run = dataclasses.replace(RUNS["sac-gymnasium"], env_steps=700, checkpoint_interval=50, evaluation_interval=200)
     whole = train(run, tmp_path / "whole")
-    program = (
-        "import sys; from pathlib import Path; from steelyard.trainers import plain; from steelyard.trainers.online import train; "
-        "train(plain.load(Path(sys.argv[1])), Path(sys.argv[2]))"
-    )
-    command = [sys.executable, "-c", program, str(whole / "config.json"), str(tmp_path / "killed")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    checkpoints = run.folder(tmp_path / "killed") / "checkpoints"
-    delays = random.Random(0)
+    killed, delays, kills = run.folder(tmp_path / "killed"), random.Random(0), 0
+    server = multiprocessing.get_context("forkserver")  # which imports the suite once for all processes
+    server.set_forkserver_preload(["steelyard.trainers.online"])
     for _ in range(3):
-        before = checkpoint.latest(checkpoints)
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and checkpoint.latest(checkpoints) == before:
+        before = checkpoint.latest(killed / "checkpoints")
+        process = server.Process(target=train, args=(run, tmp_path / "killed"))
+        process.start()
+        while process.is_alive() and checkpoint.latest(killed / "checkpoints") == before:
             time.sleep(0.01)
         time.sleep(delays.uniform(0.0, 0.5))
         process.kill()
-        process.wait()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    killed = run.folder(tmp_path / "killed")
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert kills > 1  # on a machine so fast that the run ends before, give it more steps
+    train(run, tmp_path / "killed")
     assert rows(whole, "eval.csv") == rows(killed, "eval.csv")
     assert rows(whole, "train.csv") == rows(killed, "train.csv")
 
 
-def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    run = RUNS["sac-gymnasium"]
-    train(run, tmp_path)
+def test_another_configuration_in_the_same_folder_is_refused(finished: Path) -> None:
+    run, root = RUNS["sac-gymnasium"], finished.parents[2]
     with pytest.raises(ConfigError, match=r"agent\.batch_size \(16 before, 8 now\)"):
-        train(dataclasses.replace(run, agent=dataclasses.replace(run.agent, batch_size=8)), tmp_path)
+        train(dataclasses.replace(run, agent=dataclasses.replace(run.agent, batch_size=8)), root)
 
 
-def test_fresh_starts_anew(tmp_path: Path) -> None:
+def test_fresh_starts_anew(finished: Path, tmp_path: Path) -> None:
     run = RUNS["sac-gymnasium"]
-    first = rows(train(run, tmp_path), "train.csv")
-    assert rows(train(run, tmp_path, fresh=True), "train.csv") == first
+    old = shutil.copytree(finished, run.folder(tmp_path)) / "left by the old run"
+    old.touch()
+    assert rows(train(run, tmp_path, fresh=True), "train.csv") == rows(finished, "train.csv")
+    assert not old.exists()
 
 
 def test_worlds_that_cannot_be_saved_start_new_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
