@@ -74,7 +74,7 @@ class Run:
     imagination: ImaginationSlot = field(default_factory=NoImagination)
     """Whether the agent's model is fitted and imagined with, and how that comes into batches."""
     capacity: int = 1_000_000
-    """Transitions that replay holds."""
+    """Transitions that replay holds, the end of an episode counted as one more."""
     evaluation_interval: int = 10_000
     """Environment steps between evaluations."""
     evaluation_episodes: int = 10

@@ -2,7 +2,8 @@
 
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,18 +22,28 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> int:
     return checksum
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An `OSError` within says which file it is about: the system names it where one is opened, not where one is written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a small file in one move: a reader, a kill or a full disk meets the old content or the new, never a part.
 
     Raises `OSError` that names the file.
     """
     part = path.with_name(f".{path.name}.part")
-    try:
-        write_file(part, [content])
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with named(path):
+        try:
+            write_file(part, [content])
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from steelyard.agents.types import Records, Spec
 from steelyard.envs import d4rl_table, datasets
 from steelyard.envs.datasets import Dataset
 from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.builders import rows_of_new
 from steelyard.trainers.collected import Episode
 from steelyard.trainers.config import Transfer
 from steelyard.trainers.evaluation import Scores
@@ -63,7 +64,7 @@ class Pipeline(Online):
         run = self.run
         needed = ReplayBuffer.rows_needed(self.dataset, num_envs)
         placement = "device" if run.torch_device.type == "cuda" else "host"
-        later = max(min(run.capacity, run.env_steps), 2 * num_envs)
+        later = rows_of_new(run, num_envs)
         capacity = needed + (later + num_envs if run.replay.one_buffer else 0)
         data = ReplayBuffer(spec, capacity, num_envs, placement, run.torch_device)
         data.columns = self.agent.columns

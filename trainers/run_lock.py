@@ -39,9 +39,9 @@ def alone_in(folder: Path, patience: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
-        if [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            with contextlib.suppress(OSError):  # somebody else's run may lie beside it by now
+        with contextlib.suppress(OSError):  # somebody may have deleted the folder, or put another run beside it
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
                 for path in made:
                     path.rmdir()
         os.close(descriptor)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from steelyard.agents.errors import SteelyardError
+from steelyard.trainers.durable import named
 
 
 class TableError(SteelyardError):
@@ -41,8 +42,9 @@ class Table:
             self._rewrite()
         else:
             # One write of one whole line, so that a kill between two rows never leaves half of one.
-            self._file.write(",".join(self.rows[-1]) + "\n")
-            self._file.flush()
+            with named(self.path):
+                self._file.write(",".join(self.rows[-1]) + "\n")
+                self._file.flush()
 
     def resume(self, env_steps: int) -> None:
         """Drops the rows beyond `env_steps`: the run continues from there and writes them again. Zero starts the table anew.
@@ -78,7 +80,7 @@ class Table:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w", newline="") as file:
+        with named(self.path), part.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.columns)
             writer.writerows([*row, *[""] * (len(self.columns) - len(row))] for row in self.rows)
@@ -110,7 +112,10 @@ def _text(value: float | int) -> str:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    text = path.read_text()
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path} is no text; move the file away or start the run in another folder.") from error
     whole = text[: text.rfind("\n") + 1]
     lines = list(csv.reader(whole.splitlines()))
     if not lines or lines[0][0] not in AXES:

@@ -389,7 +389,9 @@ INTERVENTIONS = {
     "l2-init": L2Init(),
     "spectral": SpectralRegularization(strength=0.1),
     "everything": EVERYTHING,
-    "injection and more": Combined(PlasticityInjection(update=3), ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization()),
+    "injection and more": Combined(
+        PlasticityInjection(update=3), ReDo(period=2, threshold=0.5), L2Init(), SpectralRegularization()
+    ),
 }
 
 

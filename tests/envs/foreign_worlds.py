@@ -154,6 +154,26 @@ class Imaged(Walk):
         return (np.arange(64).reshape(8, 8) + int(1000 * self.place)).astype(np.uint8)
 
 
+class OneElement(Walk):
+    """Its reward is an array of one number."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, np.array([reward]), *rest
+
+
+class NoReward(Walk):
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, None if self.age == 3 else reward, *rest
+
+
+class HalfOpen(Walk):
+    """Actions with one bound, of which [-1, 1] holds nothing."""
+
+    action_space = Box(np.array([2], np.float32), np.array([np.inf], np.float32))
+
+
 class Whole(Walk):
     """Whole numbers as actions."""
 
@@ -172,6 +192,9 @@ for kind in (
     Opaque,
     Nested,
     TwoByTwo,
+    OneElement,
+    NoReward,
+    HalfOpen,
     Whole,
     Drawn,
     Imaged,

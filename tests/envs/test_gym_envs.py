@@ -36,7 +36,7 @@ def step_until_refused(env, action=None):
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
-    ("name", "obs_size"), [("Walk", 2), ("DictWalk", 3), ("TupleWalk", 4), ("EndsAtOnce", 2), ("TwoByTwo", 2)]
+    ("name", "obs_size"), [("Walk", 2), ("DictWalk", 3), ("TupleWalk", 4), ("EndsAtOnce", 2), ("TwoByTwo", 2), ("OneElement", 2)]
 )
 def test_worlds_of_others_keep_the_contract(name, obs_size, vectorization):
     env = make(f"foreign_worlds:{name}-v0", 2, vectorization=vectorization)
@@ -59,6 +59,7 @@ def test_a_world_that_gymnasiums_checker_accepts_is_accepted():
     [
         ("NanObservation", r"foreign_worlds:NanObservation-v0: world 0 returned nan as its observation\[0\]"),
         ("NanReward", "foreign_worlds:NanReward-v0: world 0 returned nan as its reward"),
+        ("NoReward", r"world [01] returned None as its reward; let its step return one number"),
         ("WrongShape", r"world [01] returned an observation of shape \(5,\) where its observation_space declares \(2,\)"),
     ],
 )
@@ -90,6 +91,11 @@ def test_a_process_that_is_killed_is_named():
             env.step(torch.zeros(3, 1))
     finally:
         env.close()
+
+
+def test_actions_that_cannot_be_reached_are_refused():
+    with pytest.raises(EnvError, match=r"component 0 of its actions goes from 2 to inf, which cannot be rescaled"):
+        make("foreign_worlds:HalfOpen-v0", 1)
 
 
 def test_whole_actions_are_refused():

@@ -1,18 +1,23 @@
 """A run's configuration: what is refused, what is saved and read back, and how two are compared."""
 
 import dataclasses
+import errno
 import json
+import os
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from steelyard.agents.cql import CQL
+from steelyard.agents.errors import SteelyardError
 from steelyard.agents.iql import IQL
 from steelyard.agents.networks import MLP, SimbaV2
 from steelyard.agents.networks.heads import Categorical
-from steelyard.agents.networks.normalizers import DatasetNorm, ReturnRange
+from steelyard.agents.networks.normalizers import DatasetNorm, ReturnRange, ReturnScale, RunningNorm
+from steelyard.agents.networks.policies import Gaussian, UnsquashedGaussian
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts import Family, ReturnBound
 from steelyard.agents.sac import SAC
@@ -38,6 +43,12 @@ RUN = Run("Pendulum-v1", SAC(), "sac")
         ({"evaluation_episodes": 0}, "evaluation_episodes is 0; give a positive number."),
         ({"log_interval": 0}, "log_interval is 0; give a positive number."),
         ({"checkpoint_interval": -5}, "checkpoint_interval is -5; give a positive number."),
+        ({"capacity": 0}, "capacity is 0; give a positive number."),
+        ({"seed": 150_000}, "seed is 150000; give a number below 150000."),
+        ({"preset": "../sac"}, "preset is '../sac', which names the run's folder; give a word without slashes."),
+        ({"preset": ""}, "preset is '', which names the run's folder; give a word without slashes."),
+        ({"agent": SAC(initial_temperature=0.0)}, "agent.initial_temperature is 0.0; give a positive number."),
+        ({"agent": TD3(target_noise_clip=-0.5)}, "agent.target_noise_clip is -0.5; give zero or more."),
         ({"actors": -1}, "actors is -1; give zero or more."),
         ({"random_steps": -1}, "random_steps is -1; give zero or more."),
         ({"threads": -2}, "threads is -2; give zero or more."),
@@ -68,6 +79,30 @@ def test_bad_values_are_refused_with_the_field_and_the_remedy(changes: dict[str,
     with pytest.raises(ConfigError) as error:
         dataclasses.replace(RUN, **changes)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Adam(learning_rate=-1.0), "learning_rate of Adam is -1.0; give zero or a positive number."),
+        (lambda: Adam(learning_rate=float("nan")), "learning_rate of Adam is nan; give zero or a positive number."),
+        (lambda: Adam(1e-4, -1e-5), "final_learning_rate of Adam is -1e-05; give zero or a positive number."),
+        (lambda: Adam(first_decay=1.0), "first_decay of Adam is 1.0; give a number from 0 to below 1."),
+        (lambda: Adam(weight_decay=-0.1), "weight_decay of Adam is -0.1; give zero or a positive number."),
+        (lambda: MLP((8, 0)), "hidden is (8, 0); give each layer one unit or more, or no layers."),
+        (lambda: SimbaV2(blocks=0), "blocks of SimbaV2 is 0; give one or more."),
+        (lambda: Categorical(1), "Categorical has 1 atoms from -5.0 to 5.0; give two or more, and the lower end first."),
+        (lambda: Categorical(low=5.0, high=-5.0), "Categorical has 101 atoms from 5.0 to -5.0"),
+        (lambda: ReturnScale(max_return=-1.0), "ReturnScale has max_return -1.0"),
+        (lambda: RunningNorm(-1.0), "epsilon of RunningNorm is -1.0"),
+        (lambda: Gaussian(low=3.0), "Gaussian keeps log standard deviations from 3.0 to 2.0; give the lower bound as low."),
+        (lambda: UnsquashedGaussian(high=-6.0), "UnsquashedGaussian keeps log standard deviations from -5.0 to -6.0"),
+    ],
+)
+def test_values_with_which_a_run_would_learn_something_else_are_refused(make: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(SteelyardError) as error:
+        make()
+    assert str(error.value).startswith(sentence)
 
 
 def test_values_at_the_edge_are_taken() -> None:
@@ -226,6 +261,21 @@ def test_a_damaged_or_foreign_file_is_refused_in_one_sentence(text: str, sentenc
         plain.load(tmp_path / "config.json")
     assert str(tmp_path / "config.json") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.json"
+    plain.save(RUN, path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        plain.save(ODD, path)
+    assert error.value.filename == str(path)
+    assert plain.load(path) == RUN
+    assert [found.name for found in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_missing_file_is_said() -> None:

@@ -97,6 +97,23 @@ def test_a_half_written_last_line_is_dropped(tmp_path: Path) -> None:
     assert [row["a"] for row in rows(path)] == ["1.0", "2.5"]
 
 
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "eval.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(TableError, match=r"eval\.csv is no text"):
+        Table(tmp_path / "eval.csv")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_names_the_table(tmp_path: Path) -> None:
+    table = Table(tmp_path / "train.csv")
+    table.append({"env_steps": 1})
+    table.close()
+    table._file = open("/dev/full", "a")  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left on device") as error:
+        table.append({"env_steps": 2})
+    assert error.value.filename == str(tmp_path / "train.csv")
+
+
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "env_steps,a\n1,2,3\n", "env_steps,a\nx,2\n", "env_steps,a\n1,hello\n", ""])
 def test_a_foreign_table_is_refused_in_one_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "eval.csv"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.trainers import plain, presets, shrinking, sweep_process, sweep_task
+from steelyard.trainers import plain, presets, shrinking, sweep_task
 from steelyard.trainers.cluster import Cluster, ClusterError, require_answer
 from steelyard.trainers.config import ConfigError
 from steelyard.trainers.sweep import Sweep
@@ -202,18 +202,6 @@ def test_a_machine_that_does_not_see_the_root_says_so(tmp_path):
     assert outcome.kind == "refused"
     assert "put --root on a file system that all machines share" in outcome.words
     assert not (tmp_path / "run").exists()
-
-
-def test_a_folder_in_use_is_waited_for_and_then_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_process, "PATIENCE", 0.1)
-    with (
-        sweep_process.alone_in(tmp_path / "run"),
-        pytest.raises(Exception, match="is in use by another process"),
-        sweep_process.alone_in(tmp_path / "run"),
-    ):
-        pass
-    with sweep_process.alone_in(tmp_path / "run"):
-        pass
 
 
 ORPHAN = """
