@@ -132,6 +132,10 @@ class RealShare:
     share: float = 0.05
     """Real rows in each batch."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ReplayError(f"the share of real rows in a batch is {self.share}; give a number from 0 to 1.")
+
     def mixed(self, real: Sampler, imagined: Sampler) -> Sampler:
         """The sampler of both."""
         return MixedSampler(real, imagined, self.share, ("real", "imagined"))

@@ -235,6 +235,7 @@ def small(task: str, imagination: Rollouts, model: Ensemble = MODEL, **changes: 
         ("shorter horizon", lambda: Rollouts(rollouts=1000, batch=100, horizon=Ramp(1, 15), capacity=10_000)),
         ("one step or more", lambda: Rollouts(horizon=Ramp(0, 5))),
         ("goes from 0.5 to 1.5", lambda: Coin(Ramp(0.5, 1.5))),
+        ("real rows in a batch is 2", lambda: RealShare(2.0)),
         ("exploration is HeldNoise", lambda: with_exploration(HeldNoise())),
         ("exploration is NoiseRange", lambda: with_exploration(NoiseRange())),
         ("fit_interval is 0", lambda: Rollouts(fit_interval=0)),
