@@ -142,7 +142,8 @@ class Online:
                 self.progress.print(line)
             if self.steps == 0:
                 self.evaluate()
-            while unfinished(self.steps) and not (interrupts.received and self.collector.rest()):
+            # What is left of the last collected step's updates belongs to the run, and so do the clocks that wait for it.
+            while (unfinished(self.steps) or self.backlog) and not (interrupts.received and self.collector.rest()):
                 self.step()
                 self.progress.update(self.steps, self.agent.update_count)
                 if self.backlog:

@@ -53,7 +53,7 @@ class Combined:
         """The part; it learns nothing."""
         # Units are recycled before anything makes them anew, since they were found dormant before; and networks are put beside
         # others before parts take their weights down.
-        order = {ReDo: 0, PlasticityInjection: 1}
+        order: dict[type, int] = {ReDo: 0, PlasticityInjection: 1}
         ordered = sorted(self.interventions, key=lambda intervention: order.get(type(intervention), 2))
         return CombinedInterventions([intervention.build(spec) for intervention in ordered])
 

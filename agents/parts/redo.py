@@ -78,8 +78,8 @@ class Recycling(Part):
             layers = [layer for _, network in layered(agent.get_submodule(name)) for layer in hidden_layers(network)]
             if not layers or not all(recyclable(layer) for layer in layers):
                 raise SlotError(
-                    f"ReDo recycles units whose ReLU goes straight into the next layer, and {name} has others; give it a plain perceptron or "
-                    "convolutions, or name the networks to recycle with agent.plasticity.networks."
+                    f"ReDo recycles units whose ReLU goes straight into the next layer of the same network, and {name} has others; give it a "
+                    "plain perceptron or convolutions, or name the networks to recycle with agent.plasticity.networks."
                 )
 
     def watches(self, update: int) -> bool:

@@ -142,6 +142,15 @@ def test_a_long_priming_is_saved_in_its_middle(tmp_path: Path, monkeypatch: pyte
     equal(Online(run, whole).state_dict(), Online(run, parts).state_dict())
 
 
+def test_a_run_ends_with_all_updates_of_its_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be more than the loop makes between two looks at its clocks; the last evaluation comes after them."""
+    monkeypatch.setattr("steelyard.trainers.online.MOST", 7)
+    run = small(presets.MUJOCO["sac"], "Pendulum-v1", num_envs=5, env_steps=60, evaluation_interval=60, schedule=FixedRatio(4.0))
+    folder = train(run, tmp_path)
+    assert [(row["env_steps"], row["updates"]) for row in rows(folder, "eval.csv")] == [("0", "0"), ("60", "80")]
+    assert rows(folder, "train.csv")[-1]["updates"] == "80"
+
+
 def test_meters_change_nothing_but_add_columns(tmp_path: Path) -> None:
     run = RUNS["sac-adaptive-ratio-meters"]
     metered = train(run, tmp_path / "metered")
