@@ -121,10 +121,13 @@ _MAZES: dict[str, tuple[tuple[float, float], tuple[float, float], int]] = {
     "eval-medium-v1": ((13.07, 204.93), (42.28578, 235.5658957482388), 600),
     "eval-large-v1": ((16.4, 302.22), (56.95455, 326.09647655082637), 800),
 }
-SCORES_ALONE: dict[str, Family] = {f"antmaze-{maze}-v1": Family(0.0, 1.0, row[3]) for maze, row in ANTMAZE.items()} | {
-    f"maze2d-{name if kind == 0 else name.replace('-v', '-dense-v')}": Family(*row[kind], row[2])
-    for name, row in _MAZES.items()
-    for kind in (0, 1)
+SCORES_ALONE: dict[str, Family] = {
+    **{f"antmaze-{maze}-v1": Family(0.0, 1.0, row[3]) for maze, row in ANTMAZE.items()},
+    **{f"maze2d-{name}": Family(sparse[0], sparse[1], limit) for name, (sparse, _, limit) in _MAZES.items()},
+    **{
+        f"maze2d-{name.replace('-v', '-dense-v')}": Family(dense[0], dense[1], limit)
+        for name, (_, dense, limit) in _MAZES.items()
+    },
 }
 """Reference returns of environments that D4RL registers but that its table of data sets does not name."""
 
