@@ -77,7 +77,7 @@ class _Reader:
     def rows(self) -> Rows:
         missing = [key for key in REQUIRED if not isinstance(self.file.get(key), h5py.Dataset)]
         if missing:
-            found = ", ".join([key for key in self.file if key not in missing][:6]) or "nothing else"
+            found = ", ".join([str(key) for key in self.file if key not in missing][:6]) or "nothing else"
             hint = "give the folder of the Minari data set instead" if "episode_0" in self.file else "it is not D4RL's schema"
             raise DatasetError(f"{self.path} lacks {', '.join(missing)} (it holds {found}); {hint}.")
         reward = self.column("rewards")

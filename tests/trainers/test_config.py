@@ -64,7 +64,6 @@ RUN = Run("Pendulum-v1", SAC(), "sac")
         ({"agent": SAC(target_rate=0.0)}, "agent.target_rate is 0.0; give a number above 0 and at most 1."),
         ({"agent": TD3(policy_delay=0)}, "agent.policy_delay is 0; give one or more."),
         ({"agent": TD3(target_noise=-0.1)}, "agent.target_noise is -0.1; give zero or more."),
-        ({"agent": SAC(initial_temperature=0.0)}, "agent.initial_temperature is 0.0; give a positive number."),
         ({"agent": IQL(largest_weight=0.0)}, "agent.largest_weight is 0.0; give a positive number."),
         ({"agent": CQL(softness=0.0)}, "agent.softness is 0.0; give a positive number."),
         ({"agent": CQL(conservatism=float("nan"))}, "agent.conservatism is nan; give zero or more."),
