@@ -170,11 +170,15 @@ class ActorPool:
         self.close()
 
     def _extend(self) -> None:
-        """Allow every actor its share beyond what has been learned from, and all together no more than the limit."""
+        """Allow every actor its share beyond what has been learned from, and all together no more than the limit, which they divide fairly."""
         allowed = self.board.allowed
         left = self.limit - int(allowed.sum())
-        for actor, count in enumerate(self.counts):
-            more = min(max(count + self.share - int(allowed[actor]), 0), left)
+        wanted = [max(count + self.share - int(now), 0) for count, now in zip(self.counts, allowed, strict=True)]
+        # Who wants least first: what is left over of an equal part goes to the others.
+        for others, actor in zip(
+            range(self.num_actors, 0, -1), sorted(range(self.num_actors), key=wanted.__getitem__), strict=True
+        ):
+            more = min(wanted[actor], -(-left // others))
             allowed[actor] += more
             left -= more
 

@@ -182,7 +182,7 @@ class VagramHopper:
         width = (self.width, self.width)
         networks = {name: dataclasses.replace(getattr(agent, name), hidden=width) for name in ("actor", "critic")}
         base = dataclasses.replace(
-            with_model(VAGRAM_HOPPER, "", hidden=self.hidden),
+            with_model(VAGRAM_HOPPER, VAGRAM_HOPPER.preset, hidden=self.hidden),
             env_steps=self.env_steps,
             schedule=dataclasses.replace(VAGRAM_HOPPER.schedule, ratio=self.updates),
         )

@@ -81,7 +81,7 @@ def test_weighting_compares_samplers_and_nothing_else(imported, tmp_path: Path):
     workshop = Workshop(tmp_path)
     runs = {name: experiment.run(workshop, good, 0.05, "cql", name, 2) for name in ("uniform", "aw", "top10")}
     assert [run.sampler for run in runs.values()] == [Uniform(), TrajectoryWeighted("advantage", 0.2), TopFraction(0.1)]
-    plain = [dataclasses.replace(run, sampler=Uniform(), preset="") for run in runs.values()]
+    plain = [dataclasses.replace(run, sampler=Uniform(), preset="any") for run in runs.values()]
     assert plain[0] == plain[1] == plain[2]
     assert isinstance(plain[0], Transfer)
     assert (plain[0].seed, plain[0].offline_updates, plain[0].env_steps) == (2, 10_000, 0)

@@ -64,7 +64,7 @@ def test_priming_arms_differ_in_nothing_else(imported):
     assert [run.agent.critic.layer_norm for run in (none, primed, reset, norm)] == [False, False, False, True]
     bare = [
         dataclasses.replace(
-            run, preset="", schedule=FixedRatio(1.0), agent=dataclasses.replace(run.agent, plasticity=NoIntervention())
+            run, preset="any", schedule=FixedRatio(1.0), agent=dataclasses.replace(run.agent, plasticity=NoIntervention())
         )
         for run in (none, primed, reset)
     ]

@@ -301,6 +301,20 @@ def test_a_slow_learner_is_not_run_away_from(worlds):
             assert written(buffer) == ahead
 
 
+def test_a_limit_is_divided_fairly(worlds):
+    """Runs that save often allow little at a time: no actor may take it all, nor leave any of it."""
+    _, pool = build(worlds, worlds.Addresses, num_envs=4, num_actors=4)  # a lead of four for each
+    pool.allow(6)
+    assert sorted(pool.board.allowed.tolist()) == [1, 1, 2, 2]
+    pool.counts = pool.board.allowed.tolist()
+    pool.counts[0] -= 1  # has made one less, so that it may have one less now
+    pool.allow(21)
+    assert int(pool.board.allowed.sum()) == 21
+    assert max(pool.board.allowed) - min(pool.board.allowed) <= 2
+    pool.allow(1_000)
+    assert pool.board.allowed.tolist() == [count + 4 for count in pool.counts]
+
+
 def written(buffer):
     """Transitions in the columns since the start; every seventh is followed by the row of a reset, which is none."""
     return sum(rows - rows // 8 for rows in buffer.cursors.tolist())

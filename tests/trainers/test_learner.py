@@ -112,7 +112,7 @@ def test_the_first_loss_of_the_update_is_the_one_that_is_named(tmp_path: Path) -
 
 
 def test_updates_that_were_due_after_the_divergence_do_not_happen(tmp_path: Path) -> None:
-    agent, learner = build(SAC(**SMALL, optimizer=Adam(learning_rate=float("inf"))), tmp_path)
+    agent, learner = build(SAC(**SMALL, optimizer=Adam(learning_rate=1e38)), tmp_path)
     with pytest.raises(DivergenceError):
         learner.update(10)
     assert agent.update_count == 1

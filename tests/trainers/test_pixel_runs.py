@@ -97,7 +97,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: p
 
 @needs_gl
 def test_other_processes_draw_and_write_into_shared_replay(tmp_path: Path) -> None:
-    run = dataclasses.replace(RUN, actors=2, num_envs=2)
+    run = dataclasses.replace(
+        RUN, actors=2, num_envs=2, env_steps=2 * RUN.env_steps
+    )  # so long that the second actor comes in time
     online = Online(run, tmp_path)
     assert online.buffer.placement == "shared"
     assert all(table.is_shared() for table in online.buffer._tables())
