@@ -133,8 +133,6 @@ class OutlierState:
         apart = [abs(line.without / row[0] - 1) for line, row in pairs] + [
             abs(line.true / row[2] - 1) for line, row in pairs if row[2]
         ]
-        # How much worse depends on walk and polynomial; twice is what the prototype's have.
-        factor, more = (2, "more than twice") if self.as_prototype() else (1, "above")
         claims = [
             Claim(
                 sentence="One outlier skews the solution of the squared loss in proportion to its size; robust losses bound its influence.",
@@ -149,10 +147,10 @@ class OutlierState:
             Claim(
                 sentence="The price is that the outlier is ignored: the true value, which contains it, is predicted worse.",
                 source=SOURCE,
-                expected=f"error to the true value {more} that of the squared loss, for every robust loss and outlier",
+                expected="error to the true value more than twice that of the squared loss, for every robust loss and outlier",
                 measured=f"between {min(prices):.2g} and {max(prices):.2g} times that of the squared loss",
                 seeds=0,
-                holds=min(prices) > factor,
+                holds=min(prices) > 2,
                 note="Exact. If the outlier matters, as a cliff does in control, ignoring it is no virtue.",
             ),
         ]
