@@ -39,16 +39,13 @@ def save(folder: Path, tables: Sequence[Tensor], cursors: Tensor, layout: dict[s
 def load(folder: Path, tables: Sequence[Tensor], cursors: Tensor, layout: dict[str, int]) -> None:
     """Fill tables [rows, num_envs, ...] and cursors in place; the rest of the first table becomes zeros. Raises `DamagedFile`.
 
-    A ring that was not full when it was saved may come into one of another length that has room for it.
     Everything is verified before the first row is overwritten.
     """
     manifest = _manifest(folder)
     try:
         saved = manifest["layout"]
-        order, stored, checksum = manifest["byteorder"], int(manifest["stored_rows"]), manifest["crc32"]
-        elsewhere = {"rows"} if stored < saved["rows"] and stored <= len(tables[0]) else set[str]()
         differing = [(name, saved.get(name), value) for name, value in layout.items() if saved.get(name) != value]
-        differing = [entry for entry in differing if entry[0] not in elsewhere]
+        order, stored, checksum = manifest["byteorder"], int(manifest["stored_rows"]), manifest["crc32"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{folder / _MANIFEST} is damaged ({error!r}); use another checkpoint.") from error
     for name, was, value in differing:
