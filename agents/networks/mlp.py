@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steelyard.agents.errors import SlotError
+from steelyard.agents.errors import SlotError, require
 from steelyard.agents.networks.dropout import Dropout
 from steelyard.agents.networks.hidden import HiddenLayer
 from steelyard.agents.networks.linear import Linear, NormalizedLinear
@@ -65,8 +65,9 @@ class MLP:
     """Hidden layers learn a length and a direction for the weights of each unit (Salimans & Kingma 2016)."""
 
     def __post_init__(self) -> None:
-        if any(width < 1 for width in self.hidden):
-            raise SlotError(f"hidden is {self.hidden}; give each layer one unit or more, or no layers.")
+        require(
+            all(width >= 1 for width in self.hidden), f"hidden is {self.hidden}; give each layer one unit or more, or no layers."
+        )
         if self.activation == "crelu" and any(width % 2 for width in self.hidden):
             raise SlotError(f"hidden is {self.hidden} and CReLU gives two features per unit; give even widths.")
         if self.fan_in and self.weight_norm:

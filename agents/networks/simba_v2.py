@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steelyard.agents.errors import SlotError
+from steelyard.agents.errors import require
 from steelyard.agents.networks.hidden import HiddenLayer
 from steelyard.agents.networks.linear import orthogonal, product
 
@@ -27,8 +27,7 @@ class SimbaV2:
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "expansion"):
-            if getattr(self, name) < 1:
-                raise SlotError(f"{name} of SimbaV2 is {getattr(self, name)}; give one or more.")
+            require(getattr(self, name) >= 1, f"{name} of SimbaV2 is {getattr(self, name)}; give one or more.")
 
     def build(self, inputs: int, outputs: tuple[int, ...], members: int | None = None, beside: int = 0) -> nn.Module:
         """Module from [batch, inputs] to one tensor [batch, k] per k in `outputs`; a leading [members] axis if `members` is given."""
