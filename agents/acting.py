@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steelyard.agents.agent import Agent, Execution, seeded
-from steelyard.agents.errors import SlotError
+from steelyard.agents.errors import SlotError, require
 from steelyard.agents.networks import Network
 from steelyard.agents.networks.augmentation import Augmentation
 from steelyard.agents.networks.encoders import Encoder
@@ -87,6 +87,7 @@ class ActingAgent(Agent):
     def __init__(self, config: Buildable, setting: Setting, gamma: float):
         super().__init__(setting.spec, setting.seed, setting.device, setting.execution)
         self.require_actions(type(config).__name__)
+        self.require_view(type(config).__name__)
         self.recipe, self.setting = config, setting
         self.gamma = gamma
         self.normalizer = config.observations.build(setting.spec.obs_size)
@@ -119,6 +120,20 @@ class ActingAgent(Agent):
         if self.choices and not self.spec.discrete:
             raise SlotError(f"{name} needs a few choices of action, and this task's actions are real numbers; use SAC or TD3.")
 
+    def require_view(self, name: str) -> None:
+        """Raises `SlotError` if the policy is to see a part of the observation that makes no sense, or cannot see less than critics do."""
+        size = self.spec.policy_obs_size
+        if size is None:
+            return
+        require(
+            0 < size <= self.spec.obs_size and self.spec.picture is None,
+            f"policies are to see {size} of {self.spec.obs_size} numbers of an observation; give one or more of them, and no pictures.",
+        )
+        require(
+            not self.choices,
+            f"{name} acts by its critics, which see all of an observation, and this task hides part of it from policies; use SAC or TD3.",
+        )
+
     def twin(self, seed: int) -> Any:
         """Another agent of the same configuration, complete, with fresh weights and optimisers that depend on `seed` alone."""
         return self.recipe.build(
@@ -132,7 +147,7 @@ class ActingAgent(Agent):
 
     def body_builder(self, network: Network) -> BodyBuilder:
         """Builds a policy's network, from what the balance shows it of an observation."""
-        return partial(network.build, self.seen.obs_size + self.balance.inputs)
+        return partial(network.build, self.seen.visible + self.balance.inputs)
 
     def count_draws(self, own: int) -> None:
         """Sets how much noise an update needs: first the agent's `own` draws, then the augmentation's, last the balance's."""
@@ -173,7 +188,7 @@ class ActingAgent(Agent):
         return self.encoder(self.normalizer(obs))
 
     def view(self, obs: Tensor) -> Tensor:
-        """What the actor sees when it acts on normalised observations: they and the coefficient that the balance chooses."""
+        """What the actor sees when it acts on normalised observations: its part of them and the coefficient that the balance chooses."""
         return self.balance.condition(obs, self.balance.choose(obs))
 
     @torch.no_grad()
@@ -198,9 +213,9 @@ class ActingAgent(Agent):
         self.reward_scale.observe(step.reward, done, step.valid)
 
     def choose(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Actions for raw observations and standard normal noise; zero noise gives the deterministic action."""
+        """Actions for raw observations, or the policy's part of them, and standard normal noise; zero noise gives the deterministic action."""
         with torch.no_grad():
-            return self.actor.sample(self.view(self.perceive(obs)), noise)
+            return self.actor.sample(self.view(self.perceive(self.spec.completed(obs))), noise)
 
     def policy(self) -> "DeterministicActor":
         """The deterministic policy with its normaliser, as a module to export."""
@@ -217,11 +232,11 @@ class Front(nn.Module):
     def __init__(self, agent: ActingAgent):
         super().__init__()
         self.normalizer, self.encoder, self.balance, self.actor = agent.normalizer, agent.encoder, agent.balance, agent.actor
-        self.action_size = agent.spec.action_size
+        self.spec = agent.spec
 
     def view(self, obs: Tensor) -> Tensor:
-        """What the actor sees of raw observations."""
-        perceived = self.encoder(self.normalizer(obs))
+        """What the actor sees of raw observations, or of the policy's part of them."""
+        perceived = self.encoder(self.normalizer(self.spec.completed(obs)))
         return self.balance.condition(perceived, self.balance.choose(perceived))
 
 
@@ -236,5 +251,5 @@ class Explorer(Front):
     """Raw observations [rows, obs_size] to exploratory actions [rows, action_size]; the noise comes from `generator`."""
 
     def forward(self, obs: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(obs.shape[0], self.action_size, generator=generator)
+        noise = torch.randn(obs.shape[0], self.spec.action_size, generator=generator)
         return self.actor.sample(self.view(obs), noise)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Metrics = dict[str, Tensor]
 """What an update reports: name to scalar tensor. Reading one with `.item()` synchronises, so the loop does it only at logging time."""
@@ -28,13 +28,30 @@ class Spec:
     """Channels, height and width of the picture that the observation is, flattened; None if it is none."""
     frames: int | None = None
     """Frames that the picture consists of, one behind another in its channels, as uint8; replay stores each once. None: float32 observations."""
+    policy_obs_size: int | None = None
+    """How many of the observation's leading numbers the policy sees; None: all of them. The others are for critics and models alone (asymmetric actor
+    and critic, Pinto et al. 2018, arXiv 1710.06542)."""
+
+    @property
+    def visible(self) -> int:
+        """How many numbers of an observation the policy sees."""
+        return self.obs_size if self.policy_obs_size is None else self.policy_obs_size
+
+    def shown(self, obs: Tensor) -> Tensor:
+        """What the policy sees [..., policy_obs_size] of observations [..., obs_size]."""
+        return obs if self.policy_obs_size is None else obs[..., : self.policy_obs_size]
+
+    def completed(self, obs: Tensor) -> Tensor:
+        """Observations [..., obs_size] to act on, where some of what only critics see is not there: zeros stand for it."""
+        missing = self.obs_size - obs.shape[-1]
+        return nn.functional.pad(obs, (0, missing)) if 0 < missing <= self.obs_size - self.visible else obs
 
     def random_action(self, rows: int, generator: torch.Generator) -> Tensor:
         """Uniformly random actions [rows, action_size] on the generator's device: in [-1, 1], or one-hot choices."""
         if not self.discrete:
             return 2 * torch.rand(rows, self.action_size, generator=generator, device=generator.device) - 1
         choice = torch.randint(self.action_size, (rows,), generator=generator, device=generator.device)
-        return torch.nn.functional.one_hot(choice, self.action_size).float()
+        return nn.functional.one_hot(choice, self.action_size).float()
 
 
 class Step(NamedTuple):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from steelyard.envs.dmc_envs import DmcEnv
     from steelyard.envs.gym_envs import GymEnv
 
-__all__ = ["EnvError", "Pictures", "Randomization", "VectorEnv", "check_contract", "known_tasks", "make"]
+__all__ = ["EnvError", "Pictures", "Randomization", "VectorEnv", "check_contract", "known_tasks", "make", "shown_factors"]
 
 VECTORIZATIONS = ("sync", "async", "batch", "warp")
 
@@ -104,6 +104,15 @@ def make(
         raise EnvError(f"{task}: dm-control's worlds have no {vectorization!r} vectorization; use vectorization='sync'.")
     world = DmcEnv(task, num_envs, action_repeat=action_repeat, device=device, render_size=render_size)
     return world if pictures is None else _seen(world, pictures)
+
+
+def shown_factors(task: str, randomization: Randomization) -> int:
+    """How many numbers `randomization` puts behind observations of `task`, for critics to see."""
+    from steelyard.envs.tasks import build
+
+    built = build(_require_batched(task, "batch"))
+    factors = randomization.for_critics(task, built.model, torch.zeros(1, dtype=torch.int64))
+    return 0 if factors is None else factors.shape[1]
 
 
 def known_tasks() -> list[str]:

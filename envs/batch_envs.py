@@ -12,14 +12,14 @@ from mujoco.batch import Batch, SimulationError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steelyard.agents.types import Spec, Step
+from steelyard.agents.types import Step
 from steelyard.envs.draws import first_clocks
 from steelyard.envs.edge import ActionBounds, check_actions, to_float32
 from steelyard.envs.generators import generator_state, load_generator
 from steelyard.envs.pictures import Camera
 from steelyard.envs.randomization import Randomization
 from steelyard.envs.tasks import Task, build
-from steelyard.envs.tasks.task import control_range, require_fields, shaped
+from steelyard.envs.tasks.task import View, control_range, require_fields, shaped
 from steelyard.envs.vector import EnvError
 
 DEFAULT_RENDER_SIZE = 480
@@ -78,13 +78,9 @@ class BatchEnv:
             for name, value in self._task.start(mujoco.MjData(self._model), self._task.generator(0)).items()
         }
         self._state = self._views()
+        self._view = View(self._task, None)
         self._randomize()
-        self.spec = Spec(
-            obs_size=self._task.observe(self._state).shape[1],
-            action_size=self._model.nu,
-            horizon=-(-self._task.horizon // action_repeat),
-            can_terminate=self._task.can_terminate,
-        )
+        self.spec = self._view.spec(self._state, action_repeat)
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Start a new episode in every world; world i gets `seed + i`. Returns [num_envs, obs_size] float32."""
@@ -177,6 +173,7 @@ class BatchEnv:
         for name, value in self._randomization.values(self._name, self._model, self._keys).items():
             self._expanded[name][:] = value.numpy()
         self._batch.set_const()
+        self._view.factors = self._randomization.for_critics(self._name, self._model, self._keys)
 
     def _advance(self, control: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step every world `action_repeat` times or to its episode's end: reward (float64), terminated, truncated."""
@@ -233,7 +230,7 @@ class BatchEnv:
             self._contact_forces[world] = self._data.cfrc_ext
 
     def _observe(self) -> NDArray[np.float32]:
-        return to_float32(self._name, "observation", self._task.observe(self._state).numpy())
+        return to_float32(self._name, "observation", self._view(self._state).numpy())
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)

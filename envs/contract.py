@@ -38,6 +38,7 @@ def _check_spec(env: VectorEnv) -> None:
     _require(
         cells == env.spec.obs_size, f"spec.picture {env.spec.picture} has {cells} cells, and observations {env.spec.obs_size}"
     )
+    _require(0 < env.spec.visible <= env.spec.obs_size, f"policies cannot see {env.spec.visible} of {env.spec.obs_size} numbers")
     frames = env.spec.frames or 1
     _require(frames > 0 and (env.spec.picture or (frames,))[0] % frames == 0, f"a picture cannot consist of {frames} frames")
     _require(env.num_envs > 0 and env.spec.obs_size > 0 and env.spec.action_size > 0, "num_envs and sizes must be positive")

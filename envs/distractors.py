@@ -52,7 +52,7 @@ class Distracted:
         size: Number of distractors.
         seed: Of the distractors' dynamics.
 
-    Raises `EnvError` for a size below one, and for worlds that show pictures.
+    Raises `EnvError` for a size below one, and for worlds that show pictures, or critics more than policies.
     """
 
     def __init__(self, env: VectorEnv, size: int, seed: int = SYSTEM_SEED):
@@ -60,6 +60,10 @@ class Distracted:
             raise EnvError(f"distractors is {size}; give one or more, or leave them out with 0.")
         if env.spec.picture is not None:
             raise EnvError("distractors are numbers behind an observation, and this task shows pictures; leave them out.")
+        if env.spec.policy_obs_size is not None:
+            raise EnvError(
+                "distractors stand behind an observation, and so does what this task shows to critics alone; leave one of the two out."
+            )
         self.env, self.num_envs, self.device, self.size = env, env.num_envs, env.device, size
         self.system = SwitchingChaos(size, env.device, seed)
         spec = env.spec

@@ -33,8 +33,8 @@ class GymEnv:
     """`num_envs` worlds of one Gymnasium id under the contract of `VectorEnv`.
 
     A world that ended is reset by the next call (Gymnasium's NEXT_STEP autoreset), which is reported with `valid=False`.
-    Observations of any other space than a vector of floats are flattened by Gymnasium's `FlattenObservation`. Where actions are choices they
-    are given one-hot.
+    Observations of any other space than a vector of floats are flattened by Gymnasium's `FlattenObservation`; of a Dict of the two parts "actor"
+    (or "policy") and "critic" the policy sees the first alone, and critics both. Where actions are choices they are given one-hot.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class GymEnv:
             horizon=None if limit is None else math.ceil(limit / action_repeat),
             can_terminate=not task.split(":")[-1].startswith(NEVER_TERMINATE),
             discrete=isinstance(actions, gym.spaces.Discrete),
+            policy_obs_size=self._vector.get_attr("policy_obs_size")[0],
         )
         self._observed = np.zeros((num_envs, self.spec.obs_size), dtype=np.float32)
         self._snapshot = WorldSnapshot(self._vector.envs[0]) if isinstance(self._vector, SyncVectorEnv) else None

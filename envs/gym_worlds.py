@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from steelyard.envs import atari, d4rl_worlds
+from steelyard.envs.asymmetric import PolicyFirst, policy_and_critic
 from steelyard.envs.pixels import Pictures
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.vector import EnvError
@@ -24,6 +25,8 @@ class World(gym.Wrapper):
 
     def __init__(self, env: gym.Env, task: str, index: int, action_repeat: int, image_shape: tuple[int, int, int] | None = None):
         super().__init__(env)
+        self.policy_obs_size: int | None = env.policy_obs_size if isinstance(env, PolicyFirst) else None
+        """How much of an observation is the policy's, if the rest is for critics alone."""
         self.image_shape = image_shape
         """Height, width and channels of the picture that an observation is, flattened; None if it is none."""
         self._task, self._index, self._action_repeat = task, index, action_repeat
@@ -81,15 +84,21 @@ def make_world(task: str, index: int, action_repeat: int, render_size: int | Non
             raise EnvError(
                 f"{task}: its action space is {actions}; choose a task whose action space is a Box of floats or Discrete."
             )
-        flat = isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1
-        if not flat:
-            env = gym.wrappers.FlattenObservation(env)
-        if not isinstance(env.observation_space, gym.spaces.Box):
-            raise EnvError(
-                f"{task}: observations of {observations} have no fixed size and cannot be flattened into a vector; "
-                "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
-            )
-        return World(env, task, index, action_repeat, _image_shape(observations))
+        return World(_flattened(task, env), task, index, action_repeat, _image_shape(observations))
+
+
+def _flattened(task: str, env: gym.Env) -> gym.Env:
+    """The world with vectors for observations. Raises `EnvError` for a space without a fixed size."""
+    space, pair = env.observation_space, policy_and_critic(env.observation_space)
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+        return env
+    flat = gym.spaces.flatten_space(space)
+    if not isinstance(flat, gym.spaces.Box):
+        raise EnvError(
+            f"{task}: observations of {space} have no fixed size and cannot be flattened into a vector; "
+            "wrap the environment so that it returns a Box, Dict, Tuple or Discrete space."
+        )
+    return gym.wrappers.FlattenObservation(env) if pair is None else PolicyFirst(env, pair)
 
 
 def _image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:

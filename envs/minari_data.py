@@ -5,19 +5,21 @@ A Minari episode of T steps has T + 1 observations, so every step has its true s
 obeyed in the middle of an episode.
 
 **Spaces.** Observations of Dict, Tuple, Box and Discrete spaces become one vector in the order of `gymnasium.spaces.flatten`: the parts of
-a Dict by its (sorted) keys, arrays in row order, a Discrete value as one-hot; that is also what `envs.make` shows of such a world. Actions
+a Dict by its (sorted) keys (of "policy" and "critic" the former first), arrays in row order, a Discrete value as one-hot; that is also what
+`envs.make` shows of such a world. Actions
 of a Box of floats are rescaled from its bounds to [-1, 1] (components with an infinite bound are taken as they are and clipped); Discrete ones
 become one-hot.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard.envs.asymmetric import policy_and_critic
 from steelyard.envs.dataset_type import Dataset, DatasetError
 
 
@@ -130,8 +132,10 @@ def _episode(name: str, episode: Any, observations: gym.Space, actions: gym.Spac
 
 
 def flatten(space: gym.Space, values: Any) -> NDArray[np.float64]:
-    """Values of `space` for many rows, as Minari hands them over, as [rows, size]: `gymnasium.spaces.flatten` of each row."""
-    return np.concatenate(list(_parts(space, values)), axis=1)
+    """Values of `space` for many rows, as Minari hands them over, as [rows, size]: what `envs.make` shows of each row."""
+    pair = policy_and_critic(space)
+    parts = [(space, values)] if pair is None else [(cast(gym.spaces.Dict, space)[key], values[key]) for key in pair]
+    return np.concatenate([array for part in parts for array in _parts(*part)], axis=1)
 
 
 def _parts(space: gym.Space, values: Any) -> Iterator[NDArray[np.float64]]:

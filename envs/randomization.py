@@ -55,6 +55,8 @@ class Randomization:
     """Other fields of MuJoCo's MjModel with their ranges, such as ("dof_armature", 0.5, 2.0)."""
     each: bool = False
     """Whether every body, geom, actuator and joint draws a factor of its own, and not one for all of the world."""
+    shown: bool = False
+    """Whether critics see their world's factors behind its observation, which policies do not (an asymmetric actor and critic)."""
 
     def ranges(self, task: str, model: mujoco.MjModel) -> list[tuple[tuple[str, ...], Range]]:
         """Fields that share factors, and their range. Raises `EnvError` for a range or a field that makes no sense."""
@@ -83,13 +85,25 @@ class Randomization:
     def values(self, task: str, model: mujoco.MjModel, keys: Tensor) -> dict[str, Tensor]:
         """Those fields [worlds, ...] float64 on the device of `keys` [worlds] int64, the worlds' seeds."""
         found: dict[str, Tensor] = {}
-        for number, (names, (low, high)) in enumerate(self.ranges(task, model)):
-            count = len(getattr(model, names[0])) if self.each else 1
-            factor = low + (high - low) * uniform(keys, torch.full_like(keys, FIRST_CLOCK - number), count).double()
+        for names, factor in self.factors(task, model, keys):
             for name in names:
                 base = torch.from_numpy(getattr(model, name).astype(np.float64)).to(keys.device)
                 found[name] = base * factor.view(*factor.shape, *[1] * (base.ndim - 1))
         return found
+
+    def factors(self, task: str, model: mujoco.MjModel, keys: Tensor) -> list[tuple[tuple[str, ...], Tensor]]:
+        """Fields that share factors, and these factors [worlds, n] float64 of the worlds with the seeds `keys`."""
+        found: list[tuple[tuple[str, ...], Tensor]] = []
+        for number, (names, (low, high)) in enumerate(self.ranges(task, model)):
+            count = len(getattr(model, names[0])) if self.each else 1
+            draw = uniform(keys, torch.full_like(keys, FIRST_CLOCK - number), count).double()
+            found.append((names, low + (high - low) * draw))
+        return found
+
+    def for_critics(self, task: str, model: mujoco.MjModel, keys: Tensor) -> Tensor | None:
+        """What critics see of the worlds' factors [worlds, n] float64: all of them, or None if they are not shown or there are none."""
+        factors = [factor for _, factor in self.factors(task, model, keys)]
+        return torch.cat(factors, dim=1) if self.shown and factors else None
 
     def constants(self, task: str, model: mujoco.MjModel, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """The fields `derived` names, [worlds, ...] float64 on the CPU, for worlds with `values`: computed by the C engine on all cores."""

@@ -74,7 +74,7 @@ def register(task: str, termination: Termination) -> None:
 
 
 def termination(task: str, spec: Spec, distractors: int = 0) -> Termination:
-    """The function for a task, which looks at the worlds' own part of observations with `distractors` behind it.
+    """The function for a task whose worlds show `spec`; of observations with more behind, such as `distractors`, it looks at the worlds' own part.
 
     Raises `EnvError` for a task that may terminate and that has none.
     """
@@ -85,4 +85,4 @@ def termination(task: str, spec: Spec, distractors: int = 0) -> Termination:
             f"steelyard.envs.terminations.register({task!r}, function), or leave the model out (agent.model:no-model)."
         )
     own = spec.obs_size - distractors
-    return (lambda obs: known(obs[:, :own])) if distractors else known
+    return lambda obs: known(obs[:, :own])

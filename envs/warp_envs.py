@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steelyard.agents.types import Spec, Step
+from steelyard.agents.types import Step
 from steelyard.envs.draws import first_clocks, uniform
 from steelyard.envs.edge import check_actions
 from steelyard.envs.pictures import Camera
 from steelyard.envs.randomization import Randomization
 from steelyard.envs.stage import Stage
 from steelyard.envs.tasks import Task, build
-from steelyard.envs.tasks.task import control_range
+from steelyard.envs.tasks.task import View, control_range
 from steelyard.envs.vector import EnvError
 from steelyard.envs.warp_simulator import STATE, WarpSimulator
 
@@ -90,12 +90,7 @@ class WarpEnv:
             name: self.simulator.field(name) for name in (*STARTED, *RARELY_STARTED) if name in self._bank
         }
         self._make_buffers()
-        self.spec = Spec(
-            obs_size=self._next_obs.shape[1],
-            action_size=model.nu,
-            horizon=-(-self._task.horizon // action_repeat),
-            can_terminate=self._task.can_terminate,
-        )
+        self.spec = self._view.spec(self._state, action_repeat)
         stages = (self._act, self._judge, self._begin, self._look)
         self._act_stage, self._judge_stage, self._begin_stage, self._look_stage = (Stage(stage, self.device) for stage in stages)
         self._try()
@@ -206,7 +201,9 @@ class WarpEnv:
         self._terminated, self._truncated, self._done = (zeros(worlds, dtype=torch.bool) for _ in range(3))
         self._wrong, self._overflow = zeros(worlds, dtype=torch.int32), zeros(worlds, dtype=torch.int32)
         self._action = zeros(worlds, self.simulator.built.nu)
-        self._next_obs = self._task.observe(self._state).float().clone()
+        factors = self._factors()
+        self._view = View(self._task, None if factors is None else factors.float())
+        self._next_obs = self._view(self._state).float().clone()
         self._obs = self._next_obs.clone()
         self._full = self.simulator.full()
 
@@ -234,7 +231,7 @@ class WarpEnv:
         if terminated is not None:
             self._terminated.logical_or_(terminated & going_on)
         self._truncated.logical_or_((self._elapsed >= task.horizon) & going_on)
-        self._next_obs.copy_(torch.where(going_on[:, None], task.observe(state), self._next_obs))
+        self._next_obs.copy_(torch.where(going_on[:, None], self._view(state), self._next_obs))
         self._done.copy_(self._terminated | self._truncated)
         overflow = self.simulator.overflow & self._full
         self._overflow.bitwise_or_(overflow)
@@ -266,7 +263,7 @@ class WarpEnv:
 
     def _look(self) -> None:
         """Observe the worlds whose episode began."""
-        self._obs.copy_(torch.where(self._done[:, None], self._task.observe(self._state), self._next_obs))
+        self._obs.copy_(torch.where(self._done[:, None], self._view(self._state), self._next_obs))
         position = self._task.position(self._state)
         if position is not None:
             self._position.copy_(torch.where(self._done, position, self._position))
@@ -280,6 +277,15 @@ class WarpEnv:
         for name, value in (values | constants).items():
             field = self.simulator.model_field(name)
             field.copy_(value.view(field.shape))
+        factors = self._factors()
+        if factors is not None and self._view.factors is not None:
+            self._view.factors.copy_(factors)
+
+    def _factors(self) -> Tensor | None:
+        """What critics see of how the worlds' models differ."""
+        if self._randomization is None:
+            return None
+        return self._randomization.for_critics(self._name, self._task.model, self._keys)
 
     def _try(self) -> None:
         """Play a little at random, so that too little room for contacts shows before training does."""

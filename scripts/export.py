@@ -34,8 +34,8 @@ class ExportError(SteelyardError):
 class Export:
     """Export a run's policy, normaliser included, to ONNX and torch.export, each checked against the agent's own actions.
 
-    The files take raw observations `obs` [rows, obs_size], float32 or stacks of uint8 frames, and give deterministic actions `action`
-    [rows, action_size] in [-1, 1], for any number of rows.
+    The files take raw observations `obs` [rows, obs_size], float32 or stacks of uint8 frames, without what critics alone saw in training, and give
+    deterministic actions `action` [rows, action_size] in [-1, 1], for any number of rows.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -60,7 +60,7 @@ def export(options: Export) -> list[Path]:
         distractors=run.distractors,
     )
     agent, env_steps = restore(options.folder, run, env.spec, options.checkpoint)
-    obs = gather_observations(agent, env, OBSERVATIONS, evaluation_seed(run.seed))
+    obs = agent.spec.shown(gather_observations(agent, env, OBSERVATIONS, evaluation_seed(run.seed)))
     env.close()
     expected = agent.act(obs, explore=False)
     paths = []

@@ -1,5 +1,6 @@
 """What a run is built from beside its agent: worlds, replay, and what collects from one into the other."""
 
+import dataclasses
 import os
 import shutil
 from typing import Any, cast
@@ -52,6 +53,12 @@ def make_env(run: Run) -> envs.VectorEnv:
     if run.resident:
         options |= {"device": run.torch_device, "staggered": True}
     return envs.make(run.task, run.num_envs, action_repeat=run.action_repeat, **options)
+
+
+def trained_spec(run: Run, spec: Spec) -> Spec:
+    """The task as a run's agent learned it, given the `spec` of worlds that are not randomised: critics saw factors behind the observation."""
+    shown = 0 if run.randomization is None else envs.shown_factors(run.task, run.randomization)
+    return dataclasses.replace(spec, obs_size=spec.obs_size + shown, policy_obs_size=spec.visible) if shown else spec
 
 
 def make_evaluation_env(

@@ -4,8 +4,8 @@ Sources: FastTD3 (Seo et al. 2025, arXiv 2505.22642, and its repository), FastSA
 holosoma documents) and FlashSAC (2026, arXiv 2604.04539, its setting for GPU simulators). What is theirs and what is ours stands at each recipe.
 
 Ours in all of them: rewards are scaled by the spread of returns (`ReturnScale`, after SimbaV2, as FlashSAC does too), with a categorical critic on
-[-5, 5]. The other two work with a fixed support that is chosen for each task, and tasks here have returns of one to tens of thousands. No
-observations are asymmetric: the worlds give the critic nothing that the policy does not see.
+[-5, 5]. The other two work with a fixed support that is chosen for each task, and tasks here have returns of one to tens of thousands. The critic
+sees what the policy sees, unless `--randomization.shown` gives it the factors of its world.
 """
 
 import dataclasses

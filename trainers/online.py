@@ -12,7 +12,7 @@ from steelyard.agents.types import Metrics, Spec
 from steelyard.envs import terminations
 from steelyard.trainers import checkpoint, imagination, plain, run_lock, threads, transfer
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.builders import build_buffer, make_collector, make_evaluation_env, require_compiler
+from steelyard.trainers.builders import build_buffer, make_collector, make_evaluation_env, require_compiler, trained_spec
 from steelyard.trainers.collected import Episode
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.evaluation import Scores, evaluate
@@ -47,7 +47,7 @@ class Online:
         self.progress = Progress(run.total_steps, label=f"{run.task} {run.preset} seed {run.seed}", unit=self.unit)
         device = run.torch_device  # a missing one is said before anything is built
         self.evaluation_env = make_evaluation_env(run)
-        spec, num_envs = self.evaluation_env.spec, run.num_envs * max(run.actors, 1)
+        spec, num_envs = trained_spec(run, self.evaluation_env.spec), run.num_envs * max(run.actors, 1)
         self.agent = run.agent.build(
             spec,
             num_envs=num_envs,

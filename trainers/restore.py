@@ -7,6 +7,7 @@ from typing import Literal
 from steelyard.agents.acting import ActingAgent
 from steelyard.agents.types import Spec
 from steelyard.trainers import checkpoint
+from steelyard.trainers.builders import trained_spec
 from steelyard.trainers.checkpoint import CheckpointError
 from steelyard.trainers.config import Run
 
@@ -15,6 +16,8 @@ Which = Literal["last", "best"]
 
 def restore(folder: Path, run: Run, spec: Spec, which: Which = "last") -> tuple[ActingAgent, int]:
     """The run's agent as a checkpoint left it, on the CPU and uncompiled, and the environment steps it had seen.
+
+    `spec`: of worlds to act in, which need not show what randomisation showed to critics in training.
 
     Raises `CheckpointError` if there is no such checkpoint, or if it is damaged or another run's. Replay is not read.
     """
@@ -25,6 +28,7 @@ def restore(folder: Path, run: Run, spec: Spec, which: Which = "last") -> tuple[
     env_steps, state = checkpoint.load(path)
     execution = dataclasses.replace(run.execution, compile=False)
     num_envs = run.num_envs * max(run.actors, 1)
+    spec = trained_spec(run, spec)
     agent = run.agent.build(spec, num_envs=num_envs, total_updates=run.total_updates, seed=run.seed, execution=execution)
     with checkpoint.fitting(path):
         agent.load_state_dict(state["agent"])

@@ -33,8 +33,7 @@ class Fixed:
 
     def build(self, spec: Spec) -> "FixedBalance":
         """The part; it learns nothing."""
-        del spec
-        return FixedBalance(self.coefficient)
+        return FixedBalance(self.coefficient, spec)
 
 
 class FixedBalance(Part):
@@ -45,9 +44,9 @@ class FixedBalance(Part):
     draws = 0
     """Standard normal draws [draws, batch, action_size] that it needs of an update; they are the last ones."""
 
-    def __init__(self, coefficient: float):
+    def __init__(self, coefficient: float, spec: Spec):
         super().__init__()
-        self.coefficient = coefficient
+        self.coefficient, self.spec = coefficient, spec
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor | float:
         """The coefficient that the policy is trained for at normalised observations [batch, obs_size]: [batch], or one number."""
@@ -62,8 +61,8 @@ class FixedBalance(Part):
         return self.coefficient
 
     def condition(self, obs: Tensor, coefficient: Tensor | float) -> Tensor:
-        """What the actor sees of normalised observations [batch, obs_size]: [batch, obs_size + inputs]."""
-        return obs
+        """What the actor sees of normalised observations [batch, obs_size]: its part of them, [batch, policy_obs_size + inputs]."""
+        return self.spec.shown(obs)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Family:
 
     def build(self, spec: Spec) -> "FixedBalance | FamilyBalance":
         """The part."""
-        return FixedBalance(self.low) if self.low == self.high else FamilyBalance(self, spec)
+        return FixedBalance(self.low, spec) if self.low == self.high else FamilyBalance(self, spec)
 
 
 class FamilyBalance(Part):
@@ -109,8 +108,8 @@ class FamilyBalance(Part):
 
     def __init__(self, config: Family, spec: Spec):
         super().__init__()
-        self.config, self.interval = config, config.interval
-        self.body = config.network.build(spec.obs_size, (1,))
+        self.config, self.spec, self.interval = config, spec, config.interval
+        self.body = config.network.build(spec.visible, (1,))
         self.raw_log_std = nn.Parameter(torch.zeros(1))
         self.log_temperature = nn.Parameter(torch.zeros(1))
         self.register_buffer("online", torch.zeros(1, dtype=torch.bool))
@@ -123,7 +122,7 @@ class FamilyBalance(Part):
 
     def pick(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients [batch] for standard normal noise [batch, 1], and the log density [batch] of their place in (-1, 1)."""
-        (mean,) = self.body(obs)
+        (mean,) = self.body(self.spec.shown(obs))
         log_std = self.raw_log_std.clamp(-10, 2)
         x = mean + log_std.exp() * noise
         return self.scale(x.tanh().squeeze(-1)), squashed_density(x, noise, log_std)
@@ -144,13 +143,13 @@ class FamilyBalance(Part):
 
     def choose(self, obs: Tensor) -> Tensor:
         """The balance policy's mode [batch]."""
-        return self.scale(self.body(obs)[0].tanh().squeeze(-1))
+        return self.scale(self.body(self.spec.shown(obs))[0].tanh().squeeze(-1))
 
     def condition(self, obs: Tensor, coefficient: Tensor | float) -> Tensor:
-        """Observations with the encoded coefficient: sin(c / n^(2i/d)) and cos(c / n^(2i/d)) for i = 0, 1, 2; d = 6, n = 10000."""
+        """The policy's part of `obs` with the encoded coefficient: sin(c / n^(2i/d)) and cos(c / n^(2i/d)) for i = 0, 1, 2; d = 6, n = 10000."""
         angle = torch.as_tensor(coefficient, device=obs.device).unsqueeze(-1) / self.divisors
         encoding = torch.stack((angle.sin(), angle.cos()), -1).flatten(-2)
-        return torch.cat((obs, encoding.expand(*obs.shape[:-1], ENCODING_SIZE)), -1)
+        return torch.cat((self.spec.shown(obs), encoding.expand(*obs.shape[:-1], ENCODING_SIZE)), -1)
 
     def loss(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """E[temperature log pi_b(c|s) - min_i Q_i(s, a)], c ~ pi_b, a ~ pi(.|s, c), both reparameterised; and temperature (H - target entropy)."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steelyard.agents.types import Spec
 from steelyard.envs.simulator import quiet_loading
 from steelyard.envs.vector import EnvError
 
@@ -76,6 +77,10 @@ class Task:
         """[num_envs, obs_size]."""
         return torch.cat([state["qpos"], state["qvel"]], dim=1)
 
+    def privileged(self, state: State) -> Tensor | None:
+        """[num_envs, n] what critics see behind the observation and policies do not (`Spec.policy_obs_size`); None for nothing."""
+        return None
+
     def position(self, state: State) -> Tensor | None:
         """[num_envs] a coordinate whose rate of change is rewarded; None if there is none."""
         return None
@@ -93,6 +98,35 @@ class Task:
 
     def show(self, model: mujoco.MjModel, episode: Mapping[str, NDArray[Any]]) -> None:
         """Make what `start` returned visible in the model that is drawn."""
+
+
+class View:
+    """What is seen of a task's worlds: its observation, and behind it what only critics see.
+
+    Args:
+        task: The task.
+        factors: [num_envs, n] by which each world's model differs, for critics to see; None to hide them.
+    """
+
+    def __init__(self, task: Task, factors: Tensor | None):
+        self._task, self.factors = task, factors
+
+    def spec(self, state: State, action_repeat: int) -> Spec:
+        """What an agent must know of the task."""
+        whole, seen = self(state).shape[1], self._task.observe(state).shape[1]
+        return Spec(
+            obs_size=whole,
+            action_size=self._task.model.nu,
+            horizon=-(-self._task.horizon // action_repeat),
+            can_terminate=self._task.can_terminate,
+            policy_obs_size=seen if seen < whole else None,
+        )
+
+    def __call__(self, state: State) -> Tensor:
+        """[num_envs, obs_size] observations of all worlds."""
+        obs = self._task.observe(state)
+        hidden = [part.to(obs.dtype) for part in (self._task.privileged(state), self.factors) if part is not None]
+        return torch.cat([obs, *hidden], dim=1) if hidden else obs
 
 
 def load_model(task: str, source: str | Path) -> mujoco.MjModel:

@@ -94,6 +94,23 @@ def test_one_graph_for_each_pattern_of_due_losses_equals_eager(
     assert all(given["fullgraph"] for given in options)
 
 
+def test_a_policy_that_sees_less_than_its_critics_is_one_graph(
+    draw_batch: DrawBatch, configs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **given: compiler(function, **given, backend="aot_eager"))
+    spec = Spec(3, 2, horizon=1000, policy_obs_size=2)
+    agents: Any = [
+        configs["sac"].build(spec, num_envs=2, total_updates=9, seed=0, execution=Execution(compile=compiled))
+        for compiled in (False, True)
+    ]
+    live((agents[0], agents[1]), draw_batch, range(3))
+    assert_same_weights(*agents)
+    obs = draw_batch(5).obs
+    assert torch.allclose(agents[0].act(obs, True), agents[1].act(obs, True), atol=1e-6)
+    assert torch.equal(agents[0].act(obs[:, :2], False), agents[0].act(obs, False))
+
+
 def test_learned_objectives_weights_and_choices_are_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **given: compiler(function, **given, backend="aot_eager"))

@@ -34,6 +34,26 @@ class DictWalk(Walk):
         return {"place": np.array([[self.place]]), "parity": self.age % 2}
 
 
+class ActorAndCritic(Walk):
+    """Critics see where it is and whether its age is odd, the actor where it is."""
+
+    actor = "actor"
+
+    def __init__(self):
+        critic = Dict({"0 place": Box(-np.inf, np.inf, (1,), np.float64), "1 parity": Discrete(2)})
+        self.observation_space = Dict({self.actor: Box(-np.inf, np.inf, (1,), np.float64), "critic": critic})
+
+    def observe(self):
+        place = np.array([self.place])
+        return {self.actor: place, "critic": {"0 place": place, "1 parity": self.age % 2}}
+
+
+class PolicyAndCritic(ActorAndCritic):
+    """The same under another name, which comes behind the critic's in a sorted Dict."""
+
+    actor = "policy"
+
+
 class TupleWalk(Walk):
     observation_space = Tuple((Discrete(3), Box(-np.inf, np.inf, (), np.float32)))
 
@@ -183,6 +203,8 @@ class Whole(Walk):
 for kind in (
     Walk,
     DictWalk,
+    ActorAndCritic,
+    PolicyAndCritic,
     TupleWalk,
     EndsAtOnce,
     NanObservation,

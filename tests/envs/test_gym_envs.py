@@ -2,8 +2,6 @@
 
 import os
 import signal
-import sys
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -16,16 +14,7 @@ from steelyard.agents.types import Spec
 from steelyard.envs import EnvError, check_contract, make
 from steelyard.envs.gym_envs import GymEnv
 
-
-@pytest.fixture(autouse=True)
-def foreign_worlds(monkeypatch):
-    """Lets `foreign_worlds:Id` be found, and forgets the module's ids afterwards."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    before = dict(gym.registry)
-    yield
-    sys.modules.pop("foreign_worlds", None)
-    gym.registry.clear()
-    gym.registry.update(before)
+pytestmark = pytest.mark.usefixtures("foreign_worlds")
 
 
 def step_until_refused(env, action=None):

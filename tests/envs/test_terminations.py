@@ -44,5 +44,7 @@ def test_an_unknown_task_says_how_to_give_a_function(monkeypatch: pytest.MonkeyP
         terminations.termination("my:World-v0", Spec(3, 1))
     monkeypatch.setattr(terminations, "REGISTERED", {})
     terminations.register("my:World-v0", lambda obs: obs[:, -1] > 0)
+    hidden = terminations.termination("my:World-v0", Spec(3, 1))  # what only critics see lies behind
+    assert hidden(torch.tensor([[0.0, 0, 1, -9], [0, 0, -1, 9]])).tolist() == [True, False]
     ends = terminations.termination("my:World-v0", Spec(5, 1), distractors=2)
     assert ends(torch.tensor([[0.0, 0, 1, -9, -9], [0, 0, -1, 9, 9]])).tolist() == [True, False]

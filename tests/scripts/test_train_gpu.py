@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 Call = Callable[..., tuple[int, str, str]]
 needs_warp = pytest.mark.skipif(importlib.util.find_spec("mujoco_warp") is None, reason="needs the extra gpu")
@@ -15,6 +16,28 @@ def sentence(err: str) -> str:
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, err
     return lines[0]
+
+
+@needs_warp
+def test_what_critics_alone_saw_is_not_needed_to_act(call: Call, tmp_path: Path) -> None:
+    """A run whose critics see the factors of its worlds is evaluated, resumed and exported without them."""
+    arguments = ("train_gpu", "fast-td3", "--task", "cartpole-swingup", "--debug", "--device", "cpu", "--root", str(tmp_path))
+    arguments += ("--action-repeat", "8", "randomization:randomization", "--randomization.mass", "0.8", "1.2")
+    for seen in ("--randomization.shown", "--randomization.shown"):
+        status, out, err = call(*arguments, seen)
+        assert status == 0, err
+    folder = Path(out.splitlines()[-1])
+    for vectorization in ("warp", "sync"):
+        status, out, err = call("evaluate", folder, "--json", "--no-video", "--episodes", "2", "--vectorization", vectorization)
+        assert status == 0, err
+        assert json.loads(out)["lengths"] == [125, 125]
+    status, out, err = call("export", folder, "--formats", "pt2")
+    assert status == 0, err
+    policy = torch.export.load(folder / "export" / "policy.pt2").module()
+    assert policy(torch.zeros(7, 5)).shape == (7, 1)
+    status, _, err = call(*arguments)
+    assert status == 1
+    assert "randomization.shown" in sentence(err)
 
 
 @needs_warp
