@@ -130,7 +130,7 @@ def test_a_recycled_channel_is_fresh_and_silent_and_nothing_else_changes() -> No
         start = fresh.encoder.convolutions[new]
         kept = [c for c in range(3) if c != DEAD] if mine is last else [0, 1]
         assert torch.equal(mine.weight[DEAD][kept], start.weight[DEAD][kept])
-        assert float(mine.bias[DEAD]) == 0
+        assert mine.bias[DEAD].item() == 0
         assert torch.equal(mine.weight[others][:, kept], old.weight[others][:, kept])
         assert torch.equal(mine.bias[others], old.bias[others])
     assert not bool(
