@@ -26,6 +26,9 @@ class ActorCritic(ValueLearner):
     """Network of the policy."""
     target_subset: int | None = None
     """Critics drawn at random in each update, of which targets take the smallest (REDQ, RLPD); None takes all."""
+    target_draw: Literal["distinct", "independent"] = "distinct"
+    """How that subset is drawn: different critics (REDQ, RLPD), or each among all of them, so that two draws may be one critic (WSRL's released
+    code)."""
     target_value: Literal["lowest", "own"] = "lowest"
     """What critics regress to: all to the target of the critic that values the next action least (clipped double Q), or each to that of its own slow
     copy (FastSAC, arXiv 2512.01996)."""
@@ -111,6 +114,13 @@ class ActorCriticAgent(ValueLearningAgent):
         if not self.shares_target:
             return output
         if self.config.target_subset is not None:
-            order = noise[self.subset_draw].flatten()[: self.config.critics].argsort()
-            output = output[order[: self.config.target_subset]]
+            output = output[self.drawn_subset(noise[self.subset_draw].flatten(), self.config.target_subset)]
         return pessimistic(self.head, output)
+
+    def drawn_subset(self, normal: Tensor, size: int) -> Tensor:
+        """Indices [size] of critics, from standard normal numbers."""
+        critics = self.config.critics
+        if self.config.target_draw == "distinct":
+            return normal[:critics].argsort()[:size]
+        uniform = 0.5 * torch.erfc(-normal[:size] / 2**0.5)
+        return (uniform * critics).long().clamp(max=critics - 1)

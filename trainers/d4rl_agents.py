@@ -92,9 +92,11 @@ AGENTS: Mapping[str, BC | TD3 | AWAC | IQL | CQL | SAC] = {
         critic=NORMED,
         critics=10,
         target_subset=2,
+        target_draw="independent",
         conservatism=10.0,
         online_conservatism=0.0,
         actor_optimizer=Adam(1e-4),
+        temperature_optimizer=Adam(1e-4),
     ),
 }
 """Each algorithm on locomotion; the other domains change the fields that `FOR_DOMAIN` names."""
@@ -170,6 +172,19 @@ FOR_DOMAIN: Mapping[str, Mapping[str, Mapping[str, object]]] = {
             "conservatism": 5.0,
             "calibration": ReturnBound(),
             "max_target": True,
+        },
+        "adroit": {
+            "actor": MLP((512, 512), layer_norm=True),
+            "critic": MLP((512,) * 3, layer_norm=True),
+            "conservatism": 1.0,
+            "calibration": ReturnBound(),
+        },
+        "kitchen": {
+            "rewards": AffineRewards(shift=-4.0),
+            "actor": MLP((512,) * 3, layer_norm=True),
+            "critic": MLP((512,) * 3, layer_norm=True),
+            "conservatism": 5.0,
+            "calibration": ReturnBound(),
         },
     },
 }

@@ -3,8 +3,10 @@
 Sources: the released codes of IQL, FamO2O, Cal-QL, RLPD and WSRL, and CORL for TD3+BC, ReBRAC, AWAC, CQL and BC.
 
 Not as published: Cal-QL updates after every step (its code: after every episode, as often as that had steps). WSRL updates policy and
-temperature beside every critic update (its code: once per four, on their joined batches), and its temperature with the critics' learning
-rate.
+temperature beside every critic update (its code: once per four, on their joined batches). Cal-QL's, RLPD's and WSRL's settings for Adroit were
+published for its binary tasks, whose data sets D4RL does not have; here they meet D4RL's own rewards, unscaled. WSRL's policies on Adroit and in
+the kitchen are as large as Cal-QL's, and so are its alphas. Its kitchen pays the number of sub-tasks complete at each step, in the world as in
+the data; the world here pays for new ones only, as D4RL's.
 """
 
 import dataclasses
@@ -71,7 +73,7 @@ def recipe(algorithm: str, domain: str) -> Transfer:
                 evaluation_episodes=10,
             )
         case "wsrl":
-            updates = 1_000_000 if sparse else 250_000
+            updates = {"antmaze": 1_000_000, "adroit": 20_000}.get(domain, 250_000)
             return dataclasses.replace(
                 run,
                 offline_updates=updates,

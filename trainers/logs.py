@@ -2,6 +2,7 @@
 
 import importlib
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from steelyard.agents.errors import SteelyardError
+from steelyard.trainers.durable import named
 from steelyard.trainers.provenance import record_launch
 from steelyard.trainers.tables import Table
 
@@ -163,14 +165,45 @@ class _TensorBoardWriter:
 
         # The purge is inclusive; the values at exactly `env_steps` stay, as they do in the CSV files.
         purge = env_steps + 1 if env_steps else 0
-        self.writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=flush_seconds)
+        self.folder = folder
+        self.hook = _WithoutTracebacks()
+        try:
+            with named(folder):
+                self.writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=flush_seconds)
+        except OSError:
+            self.hook.remove()
+            raise
 
     def write(self, env_steps: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, env_steps)
+        with named(self.folder):
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, env_steps)
 
     def close(self) -> None:
-        self.writer.close()
+        try:
+            with named(self.folder):
+                self.writer.close()
+        finally:
+            self.hook.remove()
+
+
+class _WithoutTracebacks:
+    """While it is there, a thread of TensorBoard that cannot write (a full disk) prints no traceback: the next `write` or `close` raises."""
+
+    def __init__(self) -> None:
+        self.before = threading.excepthook
+        self.own = self.show  # kept, because each look at a method makes another object
+        threading.excepthook = self.own
+
+    def show(self, failure: threading.ExceptHookArgs) -> None:
+        """What Python calls for an exception that ends a thread."""
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
+            self.before(failure)
+
+    def remove(self) -> None:
+        """Put back what was there, unless somebody else has put something in place since."""
+        if threading.excepthook is self.own:
+            threading.excepthook = self.before
 
 
 class _WeightsAndBiasesWriter:

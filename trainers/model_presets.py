@@ -146,6 +146,7 @@ def vagram(recipe: Recipe) -> Run:
             optimizer=Adam(recipe.model_rate),
             weight_decay=(recipe.decay,),
             batch_size=recipe.rows,
+            holdout_limit=None,
             patience=recipe.patience,
             epochs=recipe.epochs,
         ),

@@ -131,7 +131,8 @@ class TrajectorySampler:
         if len(found.length) < FEWEST:
             _require(
                 self.early is not None,
-                f"Replay holds {len(found.length)} finished trajectories but weighting compares at least {FEWEST}; use the sampler Uniform.",
+                f"Replay holds {len(found.length)} finished {'trajectory' if len(found.length) == 1 else 'trajectories'} but weighting compares at "
+                f"least {FEWEST}; use the sampler Uniform.",
             )
             self.fill(self.origins[:0], self.lengths[:0], self.bounds[:0])
             self.figures = {}

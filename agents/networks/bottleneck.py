@@ -38,6 +38,10 @@ class BottleneckNetwork(nn.Module):
         self.norm = LayerNorm(config.features, None)
         self.body = MLP(config.hidden, gain=config.gain).build(config.features + beside, outputs, members)
 
+    def entry(self) -> nn.Module:
+        """The trunk."""
+        return self.trunk
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         size = x.shape[-1] - self.beside
         features, beside = x[..., :size], x[..., size:]

@@ -66,6 +66,10 @@ class ConvolutionalNetwork(nn.Module):
             x = self.activation(layer(x))
         return self.output(x).float().split(self.outputs, -1)
 
+    def entry(self) -> nn.Module:
+        """The first convolution, or what comes first where there is none."""
+        return [*self.convolutions, *self.layers, self.output][0]
+
     def hidden_layers(self) -> tuple[HiddenLayer, ...]:
         """The convolutions, then the perceptron's."""
         maps = [*self.convolutions, *self.layers, self.output]

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +95,10 @@ class ConvolutionalEncoder(nn.Module):
 
     def hidden_layers(self) -> tuple[HiddenLayer, ...]:
         """The convolutions. What the last one leads to is not the encoder's."""
-        maps = [*self.convolutions, nn.Identity()]
-        return tuple(HiddenLayer(incoming, None, outgoing, 1, convolution=True) for incoming, outgoing in pairwise(maps))
+        maps = [*self.convolutions, None]
+        return tuple(
+            HiddenLayer(cast(Filter, incoming), None, outgoing, 1, convolution=True) for incoming, outgoing in pairwise(maps)
+        )
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [batch, size] of pictures [batch, channels * height * width], bytes or floats between 0 and 255."""

@@ -1,7 +1,8 @@
 """What a network says of its hidden layers, so that their units can be counted, recycled and bounded from outside.
 
 A network defines `hidden_layers()`, one entry per call of its child `activation` in a pass, in that order. One that does not define it has no
-hidden units that anybody counts. Convolutions say that they are: what looks at value layers alone leaves them out.
+hidden units that anybody counts. Convolutions say that they are: what looks at value layers alone leaves them out. `entry()` is the map that reads
+the network's inputs: those of a network behind an encoder are the outgoing maps of the encoder's last layer.
 """
 
 from collections.abc import Generator, Iterator
@@ -18,8 +19,8 @@ class HiddenLayer(NamedTuple):
     """The affine map into it, with `weight` and `bias`."""
     norm: nn.Module | None
     """The normalisation between the map and the activation, if it has parameters of its own."""
-    outgoing: nn.Module
-    """The affine map out of it."""
+    outgoing: nn.Module | None
+    """The affine map out of it; None for the last layer of an encoder, which other networks read."""
     members: int
     """Members of the ensemble that share the module; one for a single network."""
     activation: str = "relu"
@@ -66,6 +67,17 @@ def descendants(module: nn.Module) -> list[tuple[str, nn.Module]]:
 def hidden_layers(network: nn.Module) -> tuple[HiddenLayer, ...]:
     """The hidden layers of one of `layered`."""
     return network.hidden_layers()  # pyright: ignore
+
+
+def entries(module: nn.Module) -> Iterator[nn.Module | None]:
+    """The maps in a module that read what is given to it: `entry()` of each outermost network; None for matrices that belong to no such network."""
+    if hasattr(module, "entry"):
+        yield module.entry()  # pyright: ignore
+        return
+    if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
+        yield None
+    for child in module.children():
+        yield from entries(child)
 
 
 class Recorder:

@@ -127,6 +127,10 @@ class Perceptron(nn.Module):
             for (incoming, outgoing), norm in zip(pairwise([*self.layers, self.output]), self.norms, strict=True)
         )
 
+    def entry(self) -> nn.Module:
+        """The first hidden layer's map, or the output's where there is no hidden layer."""
+        return next(iter(self.layers), self.output)
+
     def hidden(self) -> list[Linear]:
         """The hidden layers' maps."""
         return [cast(Linear, layer) for layer in self.layers]

@@ -56,8 +56,8 @@ class Ensemble:
     """Rows per member and step."""
     holdout: float = 0.2
     """Share of the rows held out, drawn anew at each fit."""
-    holdout_limit: int = 5_000
-    """Most rows held out."""
+    holdout_limit: int | None = 5_000
+    """Most rows held out (5,000 in MBPO's code); None for no limit (VaGraM's code and mbrl-lib)."""
     patience: int = 5
     """A fit ends after so many epochs in which no member's score improved by more than a hundredth."""
     epochs: int = 200
@@ -82,8 +82,13 @@ class Ensemble:
                 "and a fresh_share from 0 to less than 1."
             )
         for name in ("batch_size", "holdout_limit", "patience", "epochs"):
-            if getattr(self, name) < 1:
-                raise SlotError(f"{name} of Ensemble is {getattr(self, name)}; give one or more.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SlotError(f"{name} of Ensemble is {value}; give one or more.")
+
+    def held_out(self, rows: int) -> int:
+        """How many of so many rows are held out."""
+        return max(min(int(self.holdout * rows), self.holdout_limit or rows), 1)
 
     def build(self, spec: Spec) -> "DynamicsEnsemble":
         """The part."""

@@ -72,11 +72,14 @@ def fit(
     config, generator = model.config, model.generator
     rows, device = len(data.obs), data.obs.device
     if rows < FEWEST:
-        raise ModelError(f"the dynamics model is to be fitted to {rows} transitions; collect {FEWEST} or more first.")
+        raise ModelError(
+            f"the dynamics model is to be fitted to {rows} {'transition' if rows == 1 else 'transitions'} and needs {FEWEST}; collect more before "
+            "the first update with --random-steps, or learn from a larger data set."
+        )
     inputs, target = tensors(model, data)
     known = model.objective.know(agent, data.next_obs, generator)
     order = torch.randperm(rows, generator=generator, device=device)
-    held = max(min(int(config.holdout * rows), config.holdout_limit), 1)
+    held = config.held_out(rows)
     held_out, training = order[:held], order[held:]
     size = len(training)
     draw = torch.randint(size, (config.members, size), generator=generator, device=device)

@@ -1,5 +1,6 @@
-"""ReDo: recycling dormant units (Sokar et al. 2023, arXiv 2302.12902)."""
+"""ReDo: recycling dormant units (Sokar et al. 2023, arXiv 2302.12902, and its released code)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from steelyard.agents.errors import SlotError
 from steelyard.agents.meters import TAU, activities_of, dormant_units
 from steelyard.agents.networks.convolution import Filter
-from steelyard.agents.networks.hidden import HiddenLayer, hidden_layers, layered
+from steelyard.agents.networks.hidden import HiddenLayer, entries, hidden_layers, layered, watched
 from steelyard.agents.networks.linear import Linear
 from steelyard.agents.parts.fresh import followers, moments_of, networks_of, twin
 from steelyard.agents.parts.part import Part
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 
 MAPS = (Linear, Filter, nn.Linear, nn.Conv2d)
 """Affine maps whose rows and columns belong to one unit each."""
+ENCODER = "encoder"
+"""Name of the child whose last layer other networks read."""
+APART = (ENCODER, "optimizers", "normalizer", "model", "plasticity")
+"""Children that read no features."""
 
 
 @dataclass(frozen=True)
 class ReDo:
     """Recycle dormant units: fresh incoming weights, bias and outgoing weights zero, no moments of the optimiser for either.
 
-    A unit without output can be recycled without a change of what the network says, unless its layer is normalised.
+    A unit without output can be recycled without a change of what the network says, unless its layer is normalised. A unit of a convolution is
+    a channel: its score is the mean size of its outputs over batch and places, and all places of it are silenced. In the source one network reads the
+    features of the last convolution. Behind an encoder several do (policy, critics, targets, learned parts and their frozen copies), and a channel
+    that is fresh is silenced in all of them: else the policy or a target would jump because of a unit that nobody used.
     """
 
     period: int = 1_000
@@ -81,6 +89,12 @@ class Recycling(Part):
                     f"ReDo recycles units whose ReLU goes straight into the next layer of the same network, and {name} has others; give it a "
                     "plain perceptron or convolutions, or name the networks to recycle with agent.plasticity.networks."
                 )
+        for reader, entry in readers(agent) if ENCODER in self.names else ():
+            if not isinstance(entry, MAPS):
+                raise SlotError(
+                    f"ReDo recycles units whose ReLU goes straight into the next layer, and what {reader} does first with the encoder's features is "
+                    "another thing; give it a plain perceptron, or name the networks to recycle with agent.plasticity.networks."
+                )
 
     def watches(self, update: int) -> bool:
         """Every `period`-th update."""
@@ -89,9 +103,11 @@ class Recycling(Part):
     def watch(self, agent: "ValueLearningAgent", batch: Batch, noise: Tensor) -> None:
         """Find the dormant units."""
         self.found = []
-        batch = agent.perceived(batch)
+        with watched(agent.encoder) as recorders:
+            batch = agent.perceived(batch)
+        of_encoder = [activity for recorder in recorders for activity in recorder.activities()]
         for child in self.names:
-            activities = iter(activities_of(agent, child, batch, noise, {})[0])
+            activities = iter(of_encoder if child == ENCODER else activities_of(agent, child, batch, noise, {})[0])
             for name, network in layered(agent.get_submodule(child)):
                 for number, activity in zip(range(len(hidden_layers(network))), activities, strict=False):
                     self.found.append(Found(child, name, number, dormant_units(activity.values, self.config.threshold)))
@@ -107,7 +123,12 @@ class Recycling(Part):
                 for child in (found.child, *followers(agent, (found.child,))):
                     layer, source = (place(owner, child, found) for owner in (agent, fresh))
                     moments = moments_of(agent, child) if child in agent.trained else {}
-                    silence(layer, found.units, moments) if outgoing else renew(layer, source, found.units, moments)
+                    if not outgoing:
+                        renew(layer, source, found.units, moments)
+                    elif layer.outgoing is not None:
+                        silence(layer.outgoing, found.units, moments)
+                    else:
+                        silence_features(agent, found.units)
         self.found = []
 
 
@@ -118,7 +139,14 @@ def place(agent: "ValueLearningAgent", child: str, found: Found) -> HiddenLayer:
 
 def recyclable(layer: HiddenLayer) -> bool:
     """Whether a unit of the layer has rows and columns of its own, and nothing else sees it."""
-    return layer.counted and isinstance(layer.incoming, MAPS) and isinstance(layer.outgoing, MAPS)
+    return layer.counted and isinstance(layer.incoming, MAPS) and (layer.outgoing is None or isinstance(layer.outgoing, MAPS))
+
+
+def readers(agent: "ValueLearningAgent") -> Iterator[tuple[str, nn.Module | None]]:
+    """What reads the encoder's features first, as (name of the agent's child, map in it); None for what is no network that knows its entry."""
+    for name, child in agent.named_children():
+        if name not in APART:
+            yield from ((name, entry) for entry in entries(child))
 
 
 Moments = dict[Tensor, tuple[Tensor, Tensor]]
@@ -142,10 +170,25 @@ def overwrite(parameter: Tensor, source: Tensor, units: Tensor, moments: Moments
         moment.view(rows).mul_(~mask)
 
 
-def silence(layer: HiddenLayer, units: Tensor, moments: Moments) -> None:
-    """Outgoing weights of the units become zero, and so do their moments. A unit may have several inputs of the next layer, one per place."""
-    weight: Tensor = layer.outgoing.weight  # pyright: ignore
-    outputs = weight.shape[0] // layer.members if weight.ndim == 4 else weight.shape[-2]
-    kept = ~units[:, None, :, None]
+def silence(outgoing: nn.Module, units: Tensor, moments: Moments, features: int | None = None) -> None:
+    """Outgoing weights of units [members, units] become zero, and so do their moments.
+
+    A unit may have several inputs of the map, one per place. The first `features` inputs are those of the layer, if not all are.
+    """
+    weight: Tensor = outgoing.weight  # pyright: ignore
+    members, count = units.shape
+    inputs = weight[0].numel() if weight.ndim == 4 else weight.shape[-1]
     for tensor in (weight, *moments.get(weight, ())):
-        tensor.view(layer.members, outputs, units.shape[-1], -1).mul_(kept)
+        columns = tensor.view(members, -1, inputs)[..., :features]
+        columns.view(*columns.shape[:-1], count, -1).mul_(~units[:, None, :, None])
+
+
+def silence_features(agent: "ValueLearningAgent", units: Tensor) -> None:
+    """Channels [1, channels] of the encoder's last convolution become silent in everything that reads its features.
+
+    Features are the flattened maps of the channels, one after the other; what else a network reads comes behind them.
+    """
+    moments = {weight: pair for name in agent.trained for weight, pair in moments_of(agent, name).items()}
+    for _, entry in readers(agent):
+        if entry is not None:
+            silence(entry, units, moments, None if isinstance(entry, (Filter, nn.Conv2d)) else agent.seen.obs_size)

@@ -83,7 +83,10 @@ def test_one_graph_for_each_pattern_of_due_losses_equals_eager(
         return compiler(function, **given, backend=backend)
 
     monkeypatch.setattr(torch, "compile", compile_by_tracing)
-    small = {"critic": SimbaV2(16, 1)} if name == "sac-simba-v2" else {}
+    small: dict[str, Any] = {
+        "sac-simba-v2": {"critic": SimbaV2(16, 1)},
+        "cal-ql": {"critics": 3, "target_subset": 2, "target_draw": "independent"},  # as in WSRL
+    }.get(name, {})
     agents = build(configs[name], **small), build(configs[name], **small, execution=Execution(compile=True))
     live(agents, draw_batch, range(patterns))
     seen = len(traced)

@@ -25,6 +25,7 @@ from steelyard.agents.parts import (
     NoModel,
     SquaredError,
     ValueGradient,
+    model_fit,
 )
 from steelyard.agents.parts.model_fit import ModelError, Transitions
 from steelyard.agents.parts.state_value import StateValue
@@ -239,6 +240,23 @@ def test_members_end_with_their_own_best_epoch_and_the_best_are_elites() -> None
     assert not torch.equal(torch.stack(scores)[-1], record.scores)
 
 
+@pytest.mark.parametrize(
+    ("share", "limit", "rows", "held"),
+    [(0.2, 5_000, 30_000, 5_000), (0.2, None, 30_000, 6_000), (0.2, 5_000, 1_000, 200), (0.5, None, 9, 4), (0.01, None, 9, 1)],
+)
+def test_rows_held_out_are_a_share_up_to_a_limit_if_there_is_one(share: float, limit: int | None, rows: int, held: int) -> None:
+    assert Ensemble(holdout=share, holdout_limit=limit).held_out(rows) == held
+
+
+@pytest.mark.parametrize(("limit", "held"), [(7, 7), (None, 60)])
+def test_a_fit_holds_out_as_many_rows_as_it_is_told_to(limit: int | None, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = agent(dataclasses.replace(TINY, holdout=0.3, holdout_limit=limit, epochs=1))
+    seen: list[Tensor] = []
+    monkeypatch.setattr(model_fit, "score", lambda *given: seen.append(given[-1]) or torch.ones(3))
+    learner.model.refit(learner, data(200), quiet)
+    assert [len(rows) for rows in seen] == [held, held]
+
+
 def test_a_fit_waits_so_many_epochs() -> None:
     frozen = dataclasses.replace(TINY, optimizer=Adam(1e-12), patience=4, epochs=50, objective=SquaredError())
     learner = agent(frozen)
@@ -379,8 +397,10 @@ def test_a_diverging_fit_names_the_model() -> None:
 
 def test_too_few_rows_are_refused() -> None:
     learner = agent()
-    with pytest.raises(ModelError, match="fitted to 4 transitions"):
+    with pytest.raises(ModelError, match=r"fitted to 4 transitions and needs 5; collect more .* with --random-steps"):
         learner.model.refit(learner, data(4), quiet)
+    with pytest.raises(ModelError, match="fitted to 1 transition and needs 5"):
+        learner.model.refit(learner, data(1), quiet)
 
 
 @pytest.mark.parametrize(
@@ -389,6 +409,7 @@ def test_too_few_rows_are_refused() -> None:
         (lambda: Ensemble(members=3, elites=4), "4 elites of 3 members"),
         (lambda: Ensemble(weight_decay=(1e-5, 1e-5)), "2 weight decays for 5 layers"),
         (lambda: Ensemble(holdout=1.0), "holdout 1.0"),
+        (lambda: Ensemble(holdout_limit=0), "holdout_limit of Ensemble is 0"),
         (lambda: Ensemble(batch_size=0), "batch_size"),
         (lambda: Ensemble(optimizer=Adam(1e-3, 1e-4)), "final_learning_rate"),
         (lambda: Likelihood(1.0, 0.0), "low must be the smaller"),

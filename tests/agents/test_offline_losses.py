@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -323,6 +324,14 @@ def test_rlpd_targets_the_minimum_of_a_drawn_subset_and_climbs_the_mean() -> Non
         (value,) = set(agent.regression(rows, noise).target().flatten().round().tolist())
         seen.add(value)
     assert seen == set(range(9))  # the smaller of two different ones of 0..9
+    wsrl = agent_of(replace(config, target_draw="independent"), offsets)
+    wsrl.actor.body = Answer([0.0, 0.0], [-50.0, -50.0])
+    targets = [wsrl.regression(rows, wsrl.draw(8)).target().flatten().round() for _ in range(3_000)]
+    assert all(bool((target == target[0]).all()) for target in targets)  # one draw for the whole batch
+    counts = torch.bincount(torch.stack(targets)[:, 0].long(), minlength=10)
+    expected = torch.tensor([(2 * (10 - k) - 1) / 100 for k in range(10)])  # the smaller of two that may be one, so 9 as well
+    torch.testing.assert_close(counts / 3_000, expected, rtol=0, atol=0.03)
+    assert int(counts[9]) > 0
     assert agent.due(19) == ("critic", "slow")
     assert agent.due(20) == ("actor", "temperature", "critic", "slow")
 

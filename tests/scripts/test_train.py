@@ -1,5 +1,6 @@
 """Training scripts as a user meets them: options, mistakes, and what a debug run leaves."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,15 @@ def test_corrupt_checkpoint_is_refused(call: Call, tmp_path: Path) -> None:
     status, _, err = call(*arguments)
     assert status == 1
     assert str(agent) in sentence(err)
+
+
+def test_a_model_without_data_names_the_option_and_its_hold_out_may_be_without_limit(call: Call, tmp_path: Path) -> None:
+    arguments = ("train_models", "vagram-pendulum", "--debug", "--random-steps", "0", "--root", str(tmp_path))
+    status, _, err = call(*arguments, "--agent.model.holdout-limit", "None", "--agent.model.holdout", "0.3")
+    assert status == 1
+    assert "fitted to 1 transition and needs 5; collect more before the first update with --random-steps" in sentence(err)
+    model = json.loads(next(tmp_path.rglob("config.json")).read_text())["agent"]["model"]
+    assert (model["holdout"], model["holdout_limit"]) == (0.3, None)
 
 
 def test_a_gpu_that_is_missing_is_named(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,19 @@ def test_both_phases_on_own_data_and_a_second_command_continues(call: Call, data
     assert (folder / "train.csv").read_text() == before
 
 
+def test_wsrls_draw_of_critics_is_an_option(call: Call, data: Path, tmp_path: Path) -> None:
+    arguments = ("train_d4rl", "--debug", "--root", tmp_path, "wsrl-kitchen", "--dataset", data, "--env-steps", "70")
+    arguments += ("--offline-updates", "5", "--evaluation-interval", "80")
+    written = tmp_path / "Hopper-v4" / "wsrl-kitchen-debug" / "seed_0" / "config.json"
+    for options, drawn in (((), "independent"), (("--agent.target-draw", "distinct", "--fresh"), "distinct")):
+        status, _, err = call(*arguments, *options)
+        assert status == 0, err
+        assert json.loads(written.read_text())["agent"]["target_draw"] == drawn
+    status, out, err = call(*arguments, "--agent.target-draw", "twice")
+    assert status == 2
+    assert "--agent.target-draw" in out + err
+
+
 @pytest.mark.filterwarnings("ignore")  # Minari remarks on everything that a small data set leaves out
 def test_dqn_learns_from_what_minari_collected(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both phases, on episodes of random actions that Minari wrote; agents for real numbers refuse them."""

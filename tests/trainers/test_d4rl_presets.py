@@ -121,8 +121,16 @@ def test_rewards_on_antmaze(algorithm: str, rewards: AffineRewards) -> None:
 
 def test_rewards_elsewhere() -> None:
     assert agent_of("iql-locomotion").rewards == agent_of("iql-famo2o-locomotion").rewards == ReturnRange(1000.0)
-    assert agent_of("cal-ql-kitchen").rewards == AffineRewards(1.0, -4.0)
-    for name in ("iql-adroit", "iql-kitchen", "awac-locomotion", "td3-bc-locomotion", "cql-locomotion", "rlpd-locomotion"):
+    assert agent_of("cal-ql-kitchen").rewards == agent_of("wsrl-kitchen").rewards == AffineRewards(1.0, -4.0)
+    for name in (
+        "iql-adroit",
+        "wsrl-adroit",
+        "iql-kitchen",
+        "awac-locomotion",
+        "td3-bc-locomotion",
+        "cql-locomotion",
+        "rlpd-locomotion",
+    ):
         assert agent_of(name).rewards == UnscaledRewards()
 
 
@@ -246,7 +254,7 @@ def test_rlpd() -> None:
         ("adroit", 2, 3, False, 1_000_000),
     ):
         run, agent = D4RL[f"rlpd-{domain}"], agent_of(f"rlpd-{domain}")
-        assert (agent.critics, agent.target_subset, agent.policy_value) == (10, subset, "mean")
+        assert (agent.critics, agent.target_subset, agent.target_draw, agent.policy_value) == (10, subset, "distinct", "mean")
         assert agent.critic == MLP((256,) * layers, layer_norm=True)
         assert (agent.entropy_backup, agent.entropy_per_action, agent.policy_delay) == (backup, -0.5, 20)
         assert (run.offline_updates, run.env_steps, run.random_steps) == (0, steps, 5_000)
@@ -255,18 +263,24 @@ def test_rlpd() -> None:
 
 
 def test_wsrl() -> None:
-    for domain, updates, layers in (("locomotion", 250_000, 2), ("antmaze", 1_000_000, 4)):
+    for domain, updates, actor, critic, alpha in (
+        ("locomotion", 250_000, (256, 256), (256, 256), 10.0),
+        ("antmaze", 1_000_000, (256, 256), (256,) * 4, 5.0),
+        ("adroit", 20_000, (512, 512), (512,) * 3, 1.0),
+        ("kitchen", 250_000, (512,) * 3, (512,) * 3, 5.0),
+    ):
         run, agent = D4RL[f"wsrl-{domain}"], agent_of(f"wsrl-{domain}")
-        assert (agent.critics, agent.target_subset, agent.policy_value) == (10, 2, "lowest")
-        assert agent.actor == MLP((256,) * 2, layer_norm=True)
-        assert agent.critic == MLP((256,) * layers, layer_norm=True)
+        assert (agent.critics, agent.target_subset, agent.target_draw, agent.policy_value) == (10, 2, "independent", "lowest")
+        assert agent.actor == MLP(actor, layer_norm=True)
+        assert agent.critic == MLP(critic, layer_norm=True)
+        assert (agent.conservatism, agent.lagrange_gap) == (alpha, None)
         assert (agent.actor_optimizer, agent.optimizer, agent.entropy_per_action) == (Adam(1e-4), Adam(3e-4), -1.0)
+        assert agent.temperature_optimizer == Adam(1e-4)
         assert (agent.online_conservatism, agent.entropy_backup) == (0.0, False)
         assert (run.offline_updates, run.env_steps, run.frozen_steps, run.random_steps) == (updates, 500_000, 5_000, 0)
         assert (run.replay, run.schedule) == (Anew(), FixedRatio(4.0))
-    assert agent_of("wsrl-antmaze").max_target
-    assert agent_of("wsrl-antmaze").calibration == ReturnBound()
-    assert agent_of("wsrl-locomotion").calibration == Uncalibrated()
+        assert agent.max_target == (domain == "antmaze")
+        assert agent.calibration == (Uncalibrated() if domain == "locomotion" else ReturnBound())
     assert D4RL["wsrl-antmaze"].reward_of_failure == -5.0
 
 

@@ -403,6 +403,16 @@ def test_presets_run_in_debug(name: str, tmp_path: Path) -> None:
     assert (folder / "train.csv").read_text().count("\n") == 4
 
 
+def test_a_fifth_is_held_out_and_never_more_than_the_source_has() -> None:
+    """5,000 rows in MBPO's code, no limit in VaGraM's."""
+    for name, run in MODELS.items():
+        agent: Any = run.agent
+        published = name.startswith(("vagram", "likelihood", "wide")) and name != "vagram-pendulum"
+        assert agent.model.holdout == 0.2
+        assert agent.model.holdout_limit == (None if published else 1_000 if name == "vagram-pendulum" else 5_000), name
+    assert MODELS["vagram-walker2d"].agent.model.held_out(400_000) == 80_000  # pyright: ignore
+
+
 def test_vagram_hopper_has_the_authors_numbers() -> None:
     run = MODELS["vagram-hopper"]
     agent: Any = run.agent

@@ -1,8 +1,12 @@
 """Logs: what is on disk after a run, a kill and a resume."""
 
 import csv
+import errno
 import json
+import os
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from steelyard.trainers.errors import run_script
 from steelyard.trainers.logs import LogError, Logs, TensorBoard, WeightsAndBiases, read
 from steelyard.trainers.tables import Table, TableError, read_columns
 
@@ -139,6 +144,59 @@ def test_tensorboard_reads_the_values_and_forgets_those_beyond_a_resume(tmp_path
     events = EventAccumulator(str(tmp_path / "tb")).Reload()
     scalars = [(event.step, event.value) for event in events.Scalars("eval/return")]
     assert scalars == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]
+
+
+class FullDisk:
+    """What a file of TensorBoard's is once the disk is full; `writes` fit before."""
+
+    def __init__(self, writes: int) -> None:
+        self.writes = writes
+
+    def write(self, *_: object) -> None:
+        self.writes -= 1
+        if self.writes < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("writes", [0, 3])
+@pytest.mark.parametrize("more", [True, False], ids=["at the next row", "at the end"])
+def test_a_full_disk_ends_tensorboard_with_one_sentence(
+    writes: int, more: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its writer has a thread of its own, which would print a traceback; the table beside it had room left."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest has one that collects
+
+    def run() -> None:
+        logs = Logs(tmp_path, (TensorBoard(flush_seconds=0),))
+        logs.resume(0)
+        monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", FullDisk(writes).write)
+        try:
+            for step in range(200 if more else 4):
+                logs.train(step + 1, step, {"a": 1.0})
+                time.sleep(0.002)
+        finally:
+            logs.close()
+
+    with pytest.raises(SystemExit):
+        run_script(run)
+    assert capsys.readouterr().err == f"error: No space left on device: {tmp_path / 'tb'}\n"
+    assert threading.excepthook is threading.__excepthook__
+
+
+def test_other_threads_keep_their_tracebacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, "a fault of somebody else's")
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    logs = Logs(tmp_path, (TensorBoard(),))
+    logs.resume(0)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    logs.close()
+    assert "a fault of somebody else's" in capsys.readouterr().err
 
 
 def test_tensors_must_be_scalar() -> None:

@@ -567,7 +567,7 @@ def test_data_of_another_task_are_refused(data: str, tmp_path: Path) -> None:
 def test_one_episode_cannot_be_weighted(tmp_path: Path) -> None:
     path = make_data(tmp_path / "one.hdf5", episodes=1)
     run = transfer(str(path), iql(), sampler=TrajectoryWeighted())
-    refused(run, tmp_path / "runs", ReplayError, "holds 1 finished trajectories .* use the sampler Uniform")
+    refused(run, tmp_path / "runs", ReplayError, "holds 1 finished trajectory but .* use the sampler Uniform")
 
 
 def test_fresh_deletes_the_old_run_only_when_the_new_one_can_begin(data: str, tmp_path: Path) -> None:

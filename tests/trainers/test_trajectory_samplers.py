@@ -184,7 +184,7 @@ def test_settings_out_of_range_are_refused(config, words):
 
 
 def test_data_of_one_trajectory_is_refused():
-    with pytest.raises(ReplayError, match="Replay holds 1 finished trajectories but weighting compares at least 2"):
+    with pytest.raises(ReplayError, match="Replay holds 1 finished trajectory but weighting compares at least 2"):
         TrajectoryWeighted().build(holding(dataset([1.0], [5])), 16, 1, 0.9, seed=0)
 
 
