@@ -62,8 +62,7 @@ def draw(
     seeds = {label: {len(curves[task][label]) for task in tasks if label in curves[task]} for label in labels}
     handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
     handles += [Line2D([], [], **REFERENCE_LINE, color=greys[name], label=f"{name} (reference)") for name in names]
-    columns_of_legend = max(min(len(handles), int(figure.get_figwidth() / 2.3)), 1)  # a label is about 2.3 inches long
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns_of_legend, frameon=False, fontsize=9)
+    _legend(figure, handles)
     several = any(max(counts) > 1 for counts in seeds.values())
     switched = any(_switches(by_seed.values()) for task in tasks for by_seed in curves[task].values())
     caption = _caption(statistic, metric, several=several, references=bool(names), switched=switched)
@@ -102,7 +101,7 @@ def draw_beside(columns: dict[str, Curves], path: Path, *, statistic: Statistic 
                 switched = True
             ax.set_ylabel(name, color=INK)
     handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
-    figure.legend(handles=handles, loc="outside upper left", ncols=max(int(size[0] / 2.3), 1), frameon=False, fontsize=9)
+    _legend(figure, handles)
     several = any(max(counts) > 1 for counts in seeds.values())
     caption = _caption(statistic, None, several=several, references=False, switched=switched)
     figure.supxlabel(textwrap.fill(caption, int(18 * size[0])), fontsize=7.5, color=MUTED, x=0.01, ha="left")
@@ -111,6 +110,13 @@ def draw_beside(columns: dict[str, Curves], path: Path, *, statistic: Statistic 
     figure.savefig(part)
     os.replace(part, path)
     return path
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend above the panels, in as many columns as the longest label lets the figure hold."""
+    inches = 0.75 + 0.07 * max((len(str(handle.get_label())) for handle in handles), default=0)
+    columns = max(min(len(handles), int(figure.get_figwidth() / inches)), 1)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 
 
 def _draw_own(ax: Axes, by_seed: dict[int, Curve], band: Band, colour: str) -> None:

@@ -120,6 +120,20 @@ def test_the_switch_is_drawn_in_each_of_several_measurements(tmp_path: Path, mon
     assert places[-1].x1 < figure.bbox.x1
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_legend_lies_within_the_picture(several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        write(tmp_path, f"task-{number % 3}", f"iql-famo2o-locomotion-with-{number}-and-more", 0, [0, 100])
+    curves = read_runs([tmp_path])
+    picture = tmp_path / "a.png"
+    (figure,) = saved(lambda: draw_beside({"return": curves}, picture) if several else draw(curves, picture), monkeypatch)
+    renderer = figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue]
+    (legend,) = figure.legends
+    assert legend.get_window_extent(renderer).x1 <= figure.bbox.x1
+    if not several:
+        assert legend._ncols == 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_without_a_switch_there_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_offline(tmp_path, "bc-locomotion", 0, 4000, 0)
     write(tmp_path, "walker-run", "sac", 0, [0, 100])
