@@ -61,27 +61,30 @@ class Randomization:
     each: bool = False
     """Whether every body, geom, actuator and joint draws a factor of its own, and not one for all of the world."""
 
-    def ranges(self, task: str, model: mujoco.MjModel) -> list[tuple[tuple[str, ...], Range]]:
-        """Fields that share factors, and their range. Raises `EnvError` for a range or a field that makes no sense."""
-        found: list[tuple[tuple[str, ...], Range]] = []
+    def __post_init__(self) -> None:
+        found: set[str] = set()
         for option, names, (low, high) in self._wanted():
             if not 0 <= low <= high < np.inf:
                 raise EnvError(
-                    f"{task}: {option} goes from {low:g} to {high:g}; give the lowest factor and then the highest, neither negative."
+                    f"{option} goes from {low:g} to {high:g}; give the lowest factor and then the highest, neither negative."
                 )
+            if low == 0 and not set(names).isdisjoint(MASSES):
+                raise EnvError(f"{option} goes from 0 on, and nothing moves without mass; give factors above zero.")
+            again = found & set(names)
+            if again:
+                raise EnvError(f"{min(again)} is to be scaled twice; leave it out of randomization.fields.")
+            found |= set(names)
+
+    def ranges(self, task: str, model: mujoco.MjModel) -> list[tuple[tuple[str, ...], Range]]:
+        """Fields that share factors, and their range. Raises `EnvError` for a field of which the model cannot make use."""
+        for option, names, _ in self._wanted():
             for name in names:
                 _require_field(task, option, name, model)
-                if name in MASSES and low == 0:
-                    raise EnvError(f"{task}: {option} goes from 0 on, and nothing moves without mass; give factors above zero.")
             if not any(getattr(model, name).any() for name in names):
                 raise EnvError(
                     f"{task}: {option} has no effect, since {names[0]} is zero everywhere in this model; leave it out."
                 )
-            again = {name for earlier, _ in found for name in earlier} & set(names)
-            if again:
-                raise EnvError(f"{task}: {min(again)} is to be scaled twice; leave it out of randomization.fields.")
-            found.append((names, (low, high)))
-        return found
+        return [(names, bounds) for _, names, bounds in self._wanted()]
 
     def _wanted(self) -> Iterator[tuple[str, tuple[str, ...], Range]]:
         """What was asked for: the option's name, the fields that it scales, and the range."""

@@ -1,5 +1,6 @@
 """What a run is built from beside its agent: worlds, replay, and what collects from one into the other."""
 
+import dataclasses
 import os
 import shutil
 from typing import Any, cast
@@ -76,6 +77,8 @@ def make_evaluation_env(
 def make_collector(run: Run, agent: ActingAgent, buffer: ReplayBuffer) -> Collector:
     """What collects for a run: this process, or others."""
     if run.actors:
+        if run.randomization is not None:  # what cannot be done is refused here, before actors start and anything is written
+            make_env(dataclasses.replace(run, num_envs=1)).close()
         return ActorCollector(run, agent, buffer)
     if run.resident:
         env = cast(ResidentEnv, make_env(run))
