@@ -30,13 +30,15 @@ class Setting(NamedTuple):
     num_envs: int
     """Worlds that will be collected from (the return statistics keep one running return per world)."""
     total_updates: int
-    """Updates of the whole run, over which learning rates decay."""
+    """Updates over which learning rates decay: those of the whole run, or of its offline phase."""
     seed: int
     """Seed of initial weights and of the agent's noise."""
     device: torch.device
     """Where everything lives."""
     execution: Execution
     """Precision and compilation."""
+    all_updates: int
+    """Updates of the whole run, in both phases where there are two."""
 
 
 class Buildable:
@@ -64,10 +66,15 @@ class Buildable:
         seed: int,
         device: str | torch.device = "cpu",
         execution: Execution | None = None,
+        all_updates: int | None = None,
     ) -> Any:
-        """The agent for a task; the arguments are those of `Setting`. Its initial weights depend on `seed` alone."""
+        """The agent for a task; the arguments are those of `Setting`, `all_updates` being `total_updates` unless given.
+
+        Its initial weights depend on `seed` alone.
+        """
+        every = total_updates if all_updates is None else all_updates
         with seeded(seed):
-            agent = self.make(Setting(spec, num_envs, total_updates, seed, torch.device(device), execution or Execution()))
+            agent = self.make(Setting(spec, num_envs, total_updates, seed, torch.device(device), execution or Execution(), every))
             agent.finish(total_updates)
         return agent
 

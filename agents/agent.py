@@ -85,7 +85,7 @@ class Agent(nn.Module):
         """Standard normal draws [draws, batch, action_size] that an update needs."""
         self.update_count = 0
         self.total_updates = 0
-        """Updates of the whole run, as far as they were known when it was built."""
+        """Updates over which learning rates decay, as far as they were known when it was built."""
         self.generators = {
             name: torch.Generator(device).manual_seed(seed + offset) for name, offset in (("update", 1), ("explore", 2))
         }

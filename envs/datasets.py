@@ -145,7 +145,7 @@ def mix(good: Dataset, bad: Dataset, ratio: float, transitions: int | None = Non
         raise DatasetError(f"{total} transitions were asked for; ask for one or more.")
     generator = np.random.default_rng(seed)
     name = f"{good.name}+{bad.name}-{ratio:g}"
-    first = take_episodes(good, _draw(good.lengths, ratio * total, generator, strictly=True), name)
+    first = take_episodes(good, _draw(good.lengths, ratio * total, generator, strictly=True))
     parts = [first]
     if len(first) < total:
         parts.append(take_episodes(bad, _draw(bad.lengths, total - len(first), generator, strictly=False)))

@@ -2,12 +2,14 @@
 # (mujoco is a compiled module without stubs)
 """Worlds that differ from the model in masses, friction and the like, each by factors drawn from its own seed."""
 
+import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 import torch
-from mujoco.batch import Batch
+from mujoco.batch import MODEL_FIELDS, Batch
 from torch import Tensor
 
 from steelyard.envs.draws import uniform
@@ -32,6 +34,8 @@ DERIVED = (
     "geom_aabb",
 )
 """Fields that MuJoCo computes from others when a model is built (mj_setConst)."""
+MASSES = ("body_mass", "body_inertia")
+"""Fields of which MuJoCo needs more than zero for every body that moves."""
 FIRST_CLOCK = -2
 """Clocks of the draws count down from here; episodes count up from 0, and -1 is the clock of the first episode's length."""
 
@@ -44,33 +48,53 @@ class Randomization:
     """
 
     mass: Range | None = None
-    """Of bodies: masses and moments of inertia."""
+    """Lowest and highest factor, both above zero, of the masses and moments of inertia of bodies."""
     friction: Range | None = None
-    """Of geoms: sliding, torsional and rolling friction. The larger of two that touch counts."""
+    """Lowest and highest factor of geoms' sliding, torsional and rolling friction. The larger of two that touch counts."""
     gain: Range | None = None
-    """Of actuators: gains and, for servos, the terms that go against them."""
+    """Lowest and highest factor of actuators' gains and, for servos, of the terms that go against them."""
     damping: Range | None = None
-    """Of joints."""
+    """Lowest and highest factor of the damping of joints."""
     fields: tuple[tuple[str, float, float], ...] = ()
-    """Other fields of MuJoCo's MjModel with their ranges, such as ("dof_armature", 0.5, 2.0)."""
+    """Other fields of MuJoCo's MjModel, each with its lowest and highest factor, such as ("dof_armature", 0.5, 2.0); on the command line
+    dof_armature 0.5 2."""
     each: bool = False
     """Whether every body, geom, actuator and joint draws a factor of its own, and not one for all of the world."""
     shown: bool = False
     """Whether critics see their world's factors behind its observation, which policies do not (an asymmetric actor and critic)."""
 
-    def ranges(self, task: str, model: mujoco.MjModel) -> list[tuple[tuple[str, ...], Range]]:
-        """Fields that share factors, and their range. Raises `EnvError` for a range or a field that makes no sense."""
-        named = [(TOGETHER[name], getattr(self, name)) for name in TOGETHER if getattr(self, name) is not None]
-        wanted = [*named, *(((name,), (low, high)) for name, low, high in self.fields)]
-        for names, (low, high) in wanted:
+    def __post_init__(self) -> None:
+        found: set[str] = set()
+        for option, names, (low, high) in self._wanted():
             if not 0 <= low <= high < np.inf:
-                raise EnvError(f"{task}: {names[0]} cannot be scaled by {low} to {high}; give (lowest, highest), not negative.")
-            value = getattr(model, names[0], None)
-            if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
                 raise EnvError(
-                    f"{task}: randomization.fields has {names[0]!r}, which is no array of numbers in MuJoCo's MjModel."
+                    f"{option} goes from {low:g} to {high:g}; give the lowest factor and then the highest, neither negative."
                 )
-        return wanted
+            if low == 0 and not set(names).isdisjoint(MASSES):
+                raise EnvError(f"{option} goes from 0 on, and nothing moves without mass; give factors above zero.")
+            again = found & set(names)
+            if again:
+                raise EnvError(f"{min(again)} is to be scaled twice; leave it out of randomization.fields.")
+            found |= set(names)
+
+    def ranges(self, task: str, model: mujoco.MjModel) -> list[tuple[tuple[str, ...], Range]]:
+        """Fields that share factors, and their range. Raises `EnvError` for a field of which the model cannot make use."""
+        for option, names, _ in self._wanted():
+            for name in names:
+                _require_field(task, option, name, model)
+            if not any(getattr(model, name).any() for name in names):
+                raise EnvError(
+                    f"{task}: {option} has no effect, since {names[0]} is zero everywhere in this model; leave it out."
+                )
+        return [(names, bounds) for _, names, bounds in self._wanted()]
+
+    def _wanted(self) -> Iterator[tuple[str, tuple[str, ...], Range]]:
+        """What was asked for: the option's name, the fields that it scales, and the range."""
+        for name, names in TOGETHER.items():
+            if getattr(self, name) is not None:
+                yield f"randomization.{name}", names, getattr(self, name)
+        for name, low, high in self.fields:
+            yield f"randomization.fields {name}", (name,), (low, high)
 
     def names(self, task: str, model: mujoco.MjModel) -> tuple[str, ...]:
         """Fields of `MjModel` that will differ between worlds."""
@@ -116,3 +140,20 @@ class Randomization:
             batch.expand(name)[:] = value.cpu().numpy()
         batch.set_const()
         return {name: torch.from_numpy(array.copy()) for name, array in found.items()}
+
+
+def _require_field(task: str, option: str, name: str, model: mujoco.MjModel) -> None:
+    """Raises `EnvError` unless `name` is a field of numbers that may differ between worlds and that MuJoCo does not compute itself."""
+
+    def numbers(name: str) -> bool:
+        value = getattr(model, name, None)
+        return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+    if not numbers(name):
+        close = difflib.get_close_matches(name, [field for field in sorted(MODEL_FIELDS) if numbers(field)], n=2)
+        meant = f"; did you mean {' or '.join(close)}?" if close else "; name another field, or leave it out."
+        raise EnvError(f"{task}: {option} is no array of numbers in MuJoCo's MjModel{meant}")
+    if name not in MODEL_FIELDS:
+        raise EnvError(f"{task}: {option} is the same in all worlds, which share meshes and the like; leave it out.")
+    if name in mujoco.MjModel._setconst_outputs and name not in mujoco.MjModel._setconst_inputs:
+        raise EnvError(f"{task}: {option} is computed by MuJoCo from other fields; scale those instead.")

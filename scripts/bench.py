@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plan import PEERS, PLAIN_LOOP, PLAIN_UPDATE, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan
+from benchmarks.plan import PEERS, PLAIN_LOOP, PLAIN_UPDATE, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan, uncompiled
 from benchmarks.window import BenchmarkError, Worker
 from steelyard.agents.agent import has_native_bf16
 from steelyard.trainers.errors import run_script
@@ -48,7 +48,7 @@ class Bench:
     json: bool = False
     """Print JSON instead of tables."""
     debug: bool = False
-    """Finish in seconds: short windows, nothing compiled, one thread. The numbers mean nothing."""
+    """Finish sooner: one short window each, nothing compiled, one thread. The numbers mean nothing."""
 
 
 @dataclass
@@ -145,8 +145,9 @@ def draw(name: TableName, results: list[Result], console: Console) -> None:
             table.add_row(*names, "failed", result.problem)
             continue
         share = ratios(result, results)
-        spread = f"{min(result.windows):,.0f} to {max(result.windows):,.0f}"
-        rate = f"{result.median:,.0f}" if result.median >= 100 else f"{result.median:.1f}"
+        rates = (result.median, min(result.windows), max(result.windows))
+        rate, *ends = (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in rates)
+        spread = " to ".join(ends)
         divided = ", ".join(f"{name} {part:.0%}" for name, part in result.shares.items())
         cells = [f"{share[peer]:{digits}}" if peer in share else "" for peer in columns]
         table.add_row(*names, rate, spread, *cells, *([divided] if parts else []))
@@ -230,7 +231,7 @@ def bench(options: Bench) -> None:
     rows = plan(threads, ("fp32", "bf16") if native else ("fp32",), torch.cuda.is_available(), tuple(peers))
     if options.debug:
         options = Bench(options.tables, 0.05, 1, options.peers, options.peer_python, options.neighbour, options.json, debug=True)
-        rows = [row for row in rows if not row.options.get("compile")]
+        rows = uncompiled(rows)
     machine = {"processor": processor(), "cores": cores, "busy_neighbour": options.neighbour} | describe()
     header = (
         f"{machine['processor']}, {cores} cores, torch {torch.__version__}"

@@ -112,6 +112,11 @@ class Run:
         return self.schedule.expected(transitions, self.num_envs * max(self.actors, 1))
 
     @property
+    def all_updates(self) -> int:
+        """Updates of the whole run, in both phases where there are two."""
+        return self.total_updates
+
+    @property
     def uniform_steps(self) -> int:
         """Transitions collected with uniformly random actions."""
         return self.random_steps if self.first_actions == "uniform" else 0
@@ -177,6 +182,11 @@ class Transfer(Run):
     def total_updates(self) -> int:
         """Updates over which learning rates decay: those offline, or those online if there are no others."""
         return self.offline_updates or super().total_updates
+
+    @property
+    def all_updates(self) -> int:
+        """Updates offline, and those online if there are any."""
+        return self.offline_updates + (super().total_updates if self.env_steps else 0)
 
     @property
     def total_steps(self) -> int:

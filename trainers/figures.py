@@ -62,8 +62,7 @@ def draw(
     seeds = {label: {len(curves[task][label]) for task in tasks if label in curves[task]} for label in labels}
     handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
     handles += [Line2D([], [], **REFERENCE_LINE, color=greys[name], label=f"{name} (reference)") for name in names]
-    columns_of_legend = max(min(len(handles), int(figure.get_figwidth() / 2.3)), 1)  # a label is about 2.3 inches long
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns_of_legend, frameon=False, fontsize=9)
+    _legend(figure, handles)
     several = any(max(counts) > 1 for counts in seeds.values())
     switched = any(_switches(by_seed.values()) for task in tasks for by_seed in curves[task].values())
     caption = _caption(statistic, metric, several=several, references=bool(names), switched=switched)
@@ -88,26 +87,36 @@ def draw_beside(columns: dict[str, Curves], path: Path, *, statistic: Statistic 
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(tasks), len(columns), squeeze=False)
     seeds: dict[str, set[int]] = {label: set() for label in labels}
+    switched = False
     for row, task in zip(axes, tasks, strict=True):
         for ax, (name, curves) in zip(row, columns.items(), strict=True):
             found = curves.get(task, {})
             for label, by_seed in found.items():
                 seeds[label].add(len(by_seed))
                 _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), colours[label])
-            _style(ax, task, _axis([curve for by_seed in found.values() for curve in by_seed.values()]))
+            own = [curve for by_seed in found.values() for curve in by_seed.values()]
+            _style(ax, task, _axis(own))
+            for switch in _switches(own):
+                ax.axvline(switch / 1000, **SWITCH_LINE)
+                switched = True
             ax.set_ylabel(name, color=INK)
     handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
-    figure.legend(handles=handles, loc="outside upper left", ncols=max(int(size[0] / 2.3), 1), frameon=False, fontsize=9)
+    _legend(figure, handles)
     several = any(max(counts) > 1 for counts in seeds.values())
-    caption = _caption(statistic, "value", several=several, references=False, switched=False)
-    if not several:
-        caption = "Line: one seed, hence no interval."
+    caption = _caption(statistic, None, several=several, references=False, switched=switched)
     figure.supxlabel(textwrap.fill(caption, int(18 * size[0])), fontsize=7.5, color=MUTED, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part.{path.name}")
     figure.savefig(part)
     os.replace(part, path)
     return path
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend above the panels, in as many columns as the longest label lets the figure hold."""
+    inches = 0.75 + 0.07 * max((len(str(handle.get_label())) for handle in handles), default=0)
+    columns = max(min(len(handles), int(figure.get_figwidth() / inches)), 1)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 
 
 def _draw_own(ax: Axes, by_seed: dict[int, Curve], band: Band, colour: str) -> None:
@@ -133,7 +142,7 @@ def _switches(curves: Iterable[Curve]) -> list[int]:
 
 def _axis(curves: Sequence[Curve]) -> str:
     if _switches(curves):
-        return "offline updates, then environment steps (thousands)"
+        return "offline updates, then\nenvironment steps (thousands)"  # in two lines, which fit under a narrow panel
     return f"{'offline updates' if all(curve.offline for curve in curves) else 'environment steps'} (thousands)"
 
 
@@ -157,10 +166,12 @@ def _count(counts: set[int]) -> str:
     return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
 
 
-def _caption(statistic: Statistic, metric: str, *, several: bool, references: bool, switched: bool) -> str:
+def _caption(statistic: Statistic, metric: str | None, *, several: bool, references: bool, switched: bool) -> str:
+    """What lines, bands and dashes are; `metric` is what all panels show, None if each shows something else."""
     name = "mean" if statistic == "mean" else "interquartile mean"
     sentences = [f"Line: {name} over seeds.", "Band: 95 % bootstrap interval over seeds.", "Thin lines: single seeds."]
     if not several:
-        sentences = [f"Line: mean {metric} of the evaluation episodes; one seed, hence no interval."]
+        shown = "" if metric is None else f"mean {metric} of the evaluation episodes; "
+        sentences = [f"Line: {shown}one seed, hence no interval."]
     sentences += ["Dashed: published results."] * references
     return " ".join([*sentences, *["Vertical line: the online phase begins."] * switched])

@@ -52,6 +52,7 @@ class Online:
             spec,
             num_envs=num_envs,
             total_updates=run.total_updates,
+            all_updates=run.all_updates,
             seed=run.seed,
             device=device,
             execution=run.execution,

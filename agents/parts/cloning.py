@@ -98,8 +98,8 @@ class CloningPenalty(Part):
         """The critic's penalty ends and the policy's begins to fall."""
         self.online.fill_(1.0)
 
-    def intervene(self, agent: "ValueLearningAgent", update_count: int) -> None:
-        """Count an update in the online phase."""
+    def refresh(self, agent: "ValueLearningAgent") -> None:
+        """Count an update in the online phase, the one that begins: within the graph, since several updates may be one launch."""
         self.updates.add_(self.online)
 
     def scale(self, value: Tensor) -> Tensor:
@@ -111,7 +111,8 @@ class CloningPenalty(Part):
         distance = (action - data_action).square()
         weight: Tensor | float = self.actor
         if self.config.online_decay is not None:
-            weight = weight * (1 - self.updates / self.config.online_decay).clamp(min=self.config.online_floor)
+            before = (self.updates - self.online) / self.config.online_decay
+            weight = weight * (1 - before).clamp(min=self.config.online_floor, max=1)
         return weight * (distance.mean(-1) if self.config.per_component else distance.sum(-1))
 
     def discount_bonus(self, reward: Tensor, action: Tensor, data_action: Tensor | None) -> Tensor:

@@ -74,7 +74,7 @@ class Reset:
     times: int | None = None
     """Number of resets in all; None for no limit."""
     spared: float = 0.0
-    """Share of the run's updates, at its end, in which nothing is reset any more."""
+    """Share of the run's updates, of both phases where there are two, at its end, in which nothing is reset any more."""
     keep: tuple[str, ...] = ()
     """What survives with its optimiser's moments: every parameter with one of these words in its dotted name, such as `encoder` or
     `convolutions` to reset heads alone, or `actor`, `temperature`. A loss of which something survives keeps its count of steps."""
@@ -116,7 +116,7 @@ class Resetting(Periodic):
         if not self.passed(update_count):
             return
         times = self.config.times
-        late = update_count > (1 - self.config.spared) * agent.total_updates and self.config.spared > 0
+        late = update_count > (1 - self.config.spared) * agent.setting.all_updates and self.config.spared > 0
         if late or (times is not None and before >= times):
             return
         reset(agent, twin(agent, self.done), self.kept)

@@ -1,6 +1,6 @@
 """What is measured: tables of rows, each of which is one process."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "worlds", "replay", "training"]
@@ -122,6 +122,20 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
             if library == "sb3":
                 rows.append(Row("simba", "SAC as above, the yardstick", count, {"kind": "updates", "library": library}, library))
     return rows
+
+
+def uncompiled(rows: list[Row]) -> list[Row]:
+    """The same rows with eager updates, each once, and those on a GPU left out whose updates would be compiled."""
+    found: list[Row] = []
+    for row in rows:
+        if row.options.get("compile"):
+            if row.options.get("device", "cpu") != "cpu":
+                continue
+            label = row.label.replace("compiled", "eager") if "compiled" in row.label else f"{row.label}, eager"
+            row = replace(row, label=label, options=row.options | {"compile": False})
+        if row not in found:
+            found.append(row)
+    return found
 
 
 def replay() -> list[Row]:

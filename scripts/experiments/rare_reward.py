@@ -134,5 +134,5 @@ def draw(path: Path, errors: dict[str, Array]) -> Path:
     bars(ax, list(errors), [100 * error for error in errors.values()], colours)
     style(ax, "rare reward on a ring", "error of the predicted values, % of their length")
     return save(
-        figure, path, "Bar: mean over seeds, points: single seeds. Blue: h is bounded. Orange: the sampled error is clipped."
+        figure, path, "Bar: mean over seeds, points: single seeds. Orange: the sampled error is clipped. Blue: it is not."
     )

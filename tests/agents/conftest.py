@@ -78,11 +78,13 @@ def build(spec: Spec) -> Callable[..., Any]:
         execution: Execution | None = None,
         total_updates: int = 100,
         num_envs: int = 2,
+        all_updates: int | None = None,
         **changes: Any,
     ) -> Any:
         changed: Any = dataclasses.replace(config, **changes)
         execution = execution or Execution(compile=False)
-        return changed.build(spec, num_envs=num_envs, total_updates=total_updates, seed=seed, execution=execution)
+        counts = {"num_envs": num_envs, "total_updates": total_updates, "all_updates": all_updates}
+        return changed.build(spec, **counts, seed=seed, execution=execution)
 
     return make
 

@@ -92,8 +92,8 @@ def test_a_reset_makes_everything_trained_anew_and_nothing_else(name: str, build
 
 
 def test_resets_end_when_they_are_to(build: Build, draw_batch: Draw, configs: Any):
-    def resets(plasticity: Reset) -> list[int]:
-        agent, found = build(configs["td3"], total_updates=12, plasticity=plasticity), []
+    def resets(plasticity: Reset, offline: int = 12) -> list[int]:
+        agent, found = build(configs["td3"], total_updates=offline, all_updates=12, plasticity=plasticity), []
         for count in range(12):
             agent.update(draw_batch(count))
             if float(agent.optimizers["critic"].steps) == 0:
@@ -103,6 +103,7 @@ def test_resets_end_when_they_are_to(build: Build, draw_batch: Draw, configs: An
     assert resets(Reset(period=4)) == [4, 8, 12]
     assert resets(Reset(period=4, times=1)) == [4]
     assert resets(Reset(period=4, spared=0.25)) == [4, 8]
+    assert resets(Reset(period=4, spared=0.25), offline=6) == [4, 8]  # the end is that of the online phase
 
 
 def test_a_head_reset_keeps_the_convolutions_and_their_moments():

@@ -189,16 +189,17 @@ def test_rebrac_climbs_the_minimum_sums_over_components_and_penalises_the_target
 
 def test_rebracs_cloning_falls_online_to_its_floor_and_not_before() -> None:
     cloning = ActionDistance(actor=2.0, critic=0.0, online_decay=4, online_floor=0.5)
-    agent = agent_of(TD3(**TINY, cloning=cloning))
+    agent = TD3(**TINY, cloning=cloning).build(SPEC, num_envs=1, total_updates=10, seed=0, execution=EAGER)
     action, data = torch.zeros(1, 2), torch.ones(1, 2)
     seen = []
     for online in (False, True):
         if online:
             agent.begin_online()
-        for _ in range(3):
-            agent.intervene()
+            assert agent.cloning.penalty(action, data).item() == pytest.approx(2.0)
+        for _ in range(4):  # without `intervene`, as several updates in one launch
+            agent.apply_update(agent.advance(), batch(), agent.draw(2))
             seen.append(agent.cloning.penalty(action, data).item())
-    assert seen == pytest.approx([2.0, 2.0, 2.0, 1.5, 1.0, 1.0])
+    assert seen == pytest.approx([2.0, 2.0, 2.0, 2.0, 2.0, 1.5, 1.0, 1.0])
 
 
 def test_open_weights_of_rebrac_are_refused() -> None:

@@ -162,6 +162,9 @@ def test_data_of_other_sizes_cannot_be_joined():
     wide = dataclasses.replace(make([3]), obs=np.zeros((3, 5), np.float32), next_obs=np.zeros((3, 5), np.float32))
     with pytest.raises(DatasetError, match="only data of the same task"):
         concatenate([make([3]), wide], "both")
+    good, bad = dataclasses.replace(make([3]), name="good"), dataclasses.replace(wide, name="bad")
+    with pytest.raises(DatasetError, match=r"^good has observations of \d+ .* components, bad of 5 and"):
+        mix(good, bad, 0.1, 20)
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.05, 0.1, 0.5])

@@ -2,6 +2,7 @@
 # (mujoco is a compiled module without stubs)
 """Worlds of mujoco-warp on Warp's CPU device: the contract, seeds, resets, ends, faults, randomisation, resuming, models of one's own."""
 
+import dataclasses
 import io
 import re
 import sys
@@ -226,13 +227,53 @@ def test_each_body_may_have_a_factor_of_its_own():
 
 
 @pytest.mark.parametrize(("ranges", "sentence"), [
-    ({"mass": (2, 1)}, "body_mass cannot be scaled by 2 to 1"),
-    ({"fields": (("no_such", 1, 1),)}, "'no_such', which is no array"),
-    ({"fields": (("nq", 1, 1),)}, "'nq', which is no array"),
+    ({"mass": (2, 1)}, "randomization.mass goes from 2 to 1; give the lowest factor and then the highest"),
+    ({"gain": (-1, 1)}, "randomization.gain goes from -1 to 1; .* neither negative"),
+    ({"gain": (float("nan"), 1)}, "randomization.gain goes from nan to 1"),
+    ({"gain": (1, float("inf"))}, "randomization.gain goes from 1 to inf"),
+    ({"mass": (0, 1)}, "randomization.mass goes from 0 on, and nothing moves without mass; give factors above zero"),
+    ({"fields": (("body_inertia", 0, 0),)}, "body_inertia goes from 0 on"),
+    ({"friction": (1, 2), "fields": (("geom_friction", 1, 1),)}, "geom_friction is to be scaled twice"),
+    ({"fields": (("dof_damping", 1, 1), ("dof_damping", 1, 2))}, "dof_damping is to be scaled twice"),
+    ({"fields": (("dof_armature", 1, 2),)}, "dof_armature has no effect, since dof_armature is zero everywhere"),
+    ({"fields": (("tendon_stiffness", 1, 2),)}, "tendon_stiffness has no effect"),
+    ({"fields": (("no_such", 1, 1),)}, "randomization.fields no_such is no array of numbers .* name another field"),
+    ({"fields": (("dof_dampng", 1, 1),)}, "dof_dampng is no array of numbers .* did you mean dof_damping"),
+    ({"fields": (("nq", 1, 1),)}, "nq is no array"),
+    ({"fields": (("body_parentid", 1, 1),)}, "body_parentid is no array of numbers"),
+    ({"fields": (("mesh_vert", 1, 1),)}, "mesh_vert is the same in all worlds"),
+    ({"fields": (("body_subtreemass", 1, 2),)}, "body_subtreemass is computed by MuJoCo from other fields"),
 ])  # fmt: skip
 def test_ranges_that_make_no_sense(ranges, sentence):
-    with pytest.raises(EnvError, match=sentence):
-        BatchEnv(Ball(), 2, randomization=Randomization(**ranges))
+    for make_ball in (BatchEnv, WarpEnv):
+        with pytest.raises(EnvError, match=sentence):
+            make_ball(Ball(), 2, randomization=Randomization(**ranges))
+
+
+@pytest.mark.parametrize("name", ["mass", "friction", "gain", "damping"])
+def test_each_range_changes_motion_within_its_bounds_alone(name):
+    """Worlds with the same start and actions go apart; equal bounds of one are the model as it is, bit for bit."""
+
+    def play_alike(randomization):
+        env = BatchEnv("Hopper-v5", 3, randomization=randomization)
+        env.reset(seed=3)
+        env._batch.state[:] = env._batch.state[0]
+        env._batch.forward()
+        action = 2 * torch.rand(12, 1, 3, generator=torch.Generator().manual_seed(0)) - 1
+        return env, torch.stack([env.step(one.expand(3, -1).contiguous()).next_obs for one in action])
+
+    env, apart = play_alike(dataclasses.replace(Randomization(), **{name: (0.5, 2.0)}))
+    plain = play_alike(None)[1]
+    assert torch.equal(plain[:, 0], plain[:, 1])
+    assert not torch.equal(apart[:, 0], apart[:, 1])
+    for field, values in env._expanded.items():
+        base = getattr(env._model, field)
+        factors = values[:, base != 0] / base[base != 0]
+        assert (factors > 0.5).all()
+        assert (factors < 2).all()
+        assert np.allclose(factors, factors[:, :1])
+    assert torch.equal(play_alike(dataclasses.replace(Randomization(), **{name: (1.0, 1.0)}))[1], plain)
+    assert torch.equal(play_alike(Randomization())[1], plain)
 
 
 @pytest.mark.parametrize("randomization", [None, Randomization(mass=(0.5, 2))])

@@ -1,12 +1,14 @@
 """How speed is measured: processes of their own, rates, and ratios to the better of a peer's rows."""
 
 import importlib
+import io
 import json
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -56,6 +58,30 @@ def test_worker_says_why_it_ended(imported):
 def test_peers_that_are_missing_are_known(imported):
     versions = imported("bench").installed(sys.executable)
     assert sorted(versions) == ["d3rlpy", "sbx-rl", "stable-baselines3"]
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_debug_leaves_no_table_empty(imported, cuda: bool):
+    """Rows are compared as a table shows them: no two alike, and nothing is compiled."""
+    plan = imported("benchmarks.plan")
+    rows = plan.uncompiled(plan.plan((1,), ("fp32",), cuda, ()))
+    assert {row.table for row in rows} == set(plan.TITLES)
+    assert not any(row.options.get("compile") for row in rows)
+    shown = [(row.table, row.label) for row in rows]
+    assert len(set(shown)) == len(shown)
+    assert not any("compiled" in label for _, label in shown)
+    assert {label for table, label in shown if table == "end_to_end"} == {"eager, fp32"}
+
+
+def test_slow_rates_keep_a_decimal(imported):
+    bench, plan = imported("bench"), imported("benchmarks.plan")
+    written = io.StringIO()
+    console = Console(file=written, width=120)
+    bench.draw("simba", [bench.Result(plan.Row("simba", "a", 1, {"critics": 1}), [0.42, 0.38, 0.91])], console)
+    bench.draw("sac", [bench.Result(plan.Row("sac", "a", 1), [1234.0, 99.96, 640.0])], console)
+    text = " ".join(written.getvalue().replace("│", " ").split())
+    assert "0.4 0.4 to 0.9" in text
+    assert "640 100.0 to 1,234" in text
 
 
 def test_ratio_is_to_the_better_row_of_a_peer(imported):

@@ -71,6 +71,7 @@ def test_a_debug_run_is_trained_and_scored_on_both_simulators(call: Call, tmp_pa
         (("--schedule.updates", "0"), "give a positive number"),
         (("--vectorization", "sync", "randomization:randomization"), "randomization is given"),
         (("--agent.exploration.low", "2"), "give two numbers"),
+        (("randomization:randomization", "--randomization.mass", "0", "1"), "nothing moves without mass"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], words: str, call: Call, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from steelyard.agents.types import Spec
+from steelyard.envs import EnvError, Randomization
 from steelyard.trainers import checkpoint, plain, presets, shrinking
 from steelyard.trainers.actor_collector import ActorCollector
 from steelyard.trainers.actors import ActorPool
@@ -43,6 +44,14 @@ def test_counts_are_exact_and_actors_get_the_newest_policy(tmp_path: Path) -> No
     assert published is not None
     for name, value in online.agent.explorer().state_dict().items():
         assert torch.equal(published[1][name], value), name
+
+
+def test_worlds_that_cannot_differ_so_are_refused_before_actors_start(tmp_path: Path) -> None:
+    ranges = Randomization(fields=(("no_such", 1.0, 2.0),))
+    run = dataclasses.replace(RUN, task="Hopper-v5", num_envs=2, vectorization="batch", randomization=ranges)
+    with pytest.raises(EnvError, match=r"Hopper-v5: randomization\.fields no_such is no array"):
+        train(run, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_stopped_by_a_signal_no_row_is_lost_and_the_ratio_stays_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,10 @@ def test_updates_of_a_whole_run() -> None:
 def test_a_run_that_begins_with_data_counts_updates_before_steps() -> None:
     assert (FROM_DATA.total_steps, FROM_DATA.total_updates, FROM_DATA.waiting_steps) == (6_000, 5_000, 50)
     online = dataclasses.replace(FROM_DATA, offline_updates=0, schedule=FixedRatio(2.0))
-    assert (online.total_steps, online.total_updates) == (1_000, 2 * (1_000 - 50))
+    assert (online.total_steps, online.total_updates, online.all_updates) == (1_000, 2 * (1_000 - 50), 2 * (1_000 - 50))
+    both = dataclasses.replace(FROM_DATA, schedule=FixedRatio(2.0))
+    assert (both.total_updates, both.all_updates) == (5_000, 5_000 + 2 * (1_000 - 50))
+    assert dataclasses.replace(FROM_DATA, env_steps=0).all_updates == 5_000
     assert (RUN.total_steps, RUN.waiting_steps) == (RUN.env_steps, RUN.random_steps)
 
 

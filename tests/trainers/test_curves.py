@@ -1,6 +1,8 @@
 """Reading curves from run folders and published tables, and drawing them."""
 
 import gzip
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -10,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from steelyard.trainers.curves import CurveError, Curves, read_reference, read_runs
-from steelyard.trainers.figures import draw
+from steelyard.trainers.figures import draw, draw_beside
 from steelyard.trainers.tables import TableError
 
 
@@ -73,12 +75,17 @@ def test_runs_that_begin_with_data_are_read(tmp_path: Path) -> None:
 
 def drawn(curves: Curves, path: Path, monkeypatch: pytest.MonkeyPatch, **options: str) -> Figure:
     """The figure that was saved."""
+    (figure,) = saved(lambda: draw(curves, path, metric=options.get("metric", "return")), monkeypatch)
+    return figure
+
+
+def saved(drawing: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that a drawing saves."""
     figures: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (figures.append(self), save(self, *args, **more))[1])
-    draw(curves, path, metric=options.get("metric", "return"))
-    (figure,) = figures
-    return figure
+    drawing()
+    return figures
 
 
 def verticals(ax: Axes) -> list[float]:
@@ -96,9 +103,35 @@ def test_the_switch_to_the_online_phase_is_drawn(tmp_path: Path, monkeypatch: py
     figure = drawn(read_runs([tmp_path], "eval/normalized"), tmp_path / "a.png", monkeypatch, metric="normalised score")
     (ax,) = [ax for ax in figure.axes if ax.get_visible()]
     assert verticals(ax) == [40.0]
-    assert ax.get_xlabel() == "offline updates, then environment steps (thousands)"
+    assert ax.get_xlabel() == "offline updates, then\nenvironment steps (thousands)"
     assert ax.get_ylabel() == "normalised score"
     assert "Vertical line: the online phase begins." in " ".join(figure.get_supxlabel().split())
+
+
+def test_the_switch_is_drawn_in_each_of_several_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_offline(tmp_path, "iql-locomotion", 0, 40_000, 20_000)
+    columns = {name: read_runs([tmp_path], name) for name in ("eval/return", "eval/normalized", "env_steps")}
+    (figure,) = saved(lambda: draw_beside(columns, tmp_path / "a.png"), monkeypatch)
+    assert [verticals(ax) for ax in figure.axes] == [[40.0]] * 3
+    assert "one seed, hence no interval. Vertical line: the online phase begins." in " ".join(figure.get_supxlabel().split())
+    renderer = figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue]
+    places = [ax.xaxis.label.get_window_extent(renderer) for ax in figure.axes]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(places))
+    assert places[-1].x1 < figure.bbox.x1
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_legend_lies_within_the_picture(several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        write(tmp_path, f"task-{number % 3}", f"iql-famo2o-locomotion-with-{number}-and-more", 0, [0, 100])
+    curves = read_runs([tmp_path])
+    picture = tmp_path / "a.png"
+    (figure,) = saved(lambda: draw_beside({"return": curves}, picture) if several else draw(curves, picture), monkeypatch)
+    renderer = figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue]
+    (legend,) = figure.legends
+    assert legend.get_window_extent(renderer).x1 <= figure.bbox.x1
+    if not several:
+        assert legend._ncols == 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_without_a_switch_there_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,7 @@ def steps_of(folder: Path) -> int:
 
 def test_offline_only_makes_its_updates_and_collects_nothing(data: str, tmp_path: Path) -> None:
     loop = Pipeline(transfer(data, iql(), env_steps=0), tmp_path)
+    assert loop.agent.setting.all_updates == 60
     loop.train()
     assert (loop.steps, loop.env_steps, loop.agent.update_count) == (60, 0, 60)
     assert [row["steps"] for row in rows(tmp_path, "eval.csv")] == ["0", "42"]
@@ -374,6 +375,7 @@ def rate(loop: Pipeline, name: str) -> float:
 
 def test_the_learning_rate_falls_offline_and_is_constant_online(data: str, whole: dict[str, Path], tmp_path: Path) -> None:
     loop = Pipeline(RUNS["iql"](data), tmp_path)
+    assert (loop.agent.setting.total_updates, loop.agent.setting.all_updates) == (60, 120)
     rates = []
     while loop.offline_updates < 56:
         loop.step()
