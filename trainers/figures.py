@@ -18,9 +18,11 @@ from steelyard.trainers.statistics import Band, Curve, Statistic, aggregate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31")
 """Okabe and Ito's palette, readable with colour-blind eyes, and two more."""
+STROKES: tuple[Any, ...] = ("solid", (0, (1, 1.1)), (0, (5, 1.2, 1, 1.2)))
+"""What tells labels apart that share a colour, for there may be more labels than colours."""
 REFERENCE_COLOURS = ("#555555", "#999999", "#7C6A50", "#5B7B8C")
 INK, MUTED = "#222222", "#666666"
-OWN_LINE: dict[str, Any] = {"linewidth": 2.0, "solid_capstyle": "round"}
+OWN_LINE: dict[str, Any] = {"linewidth": 2.0, "solid_capstyle": "round", "dash_capstyle": "butt"}
 SWITCH_LINE: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 5}
 REFERENCE_LINE: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (4, 2))}
 
@@ -43,7 +45,7 @@ def draw(
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     labels = sorted({label for task in tasks for label in curves[task]})
     names = sorted({name for task in tasks for name in references.get(task, {})})
-    colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    looks = _looks(labels)
     greys = {name: REFERENCE_COLOURS[i % len(REFERENCE_COLOURS)] for i, name in enumerate(names)}
     for position, (ax, task) in enumerate(zip(axes, tasks, strict=False)):
         own = [curve for by_seed in curves[task].values() for curve in by_seed.values()]
@@ -51,7 +53,7 @@ def draw(
         for name, by_seed in references.get(task, {}).items():
             _draw_reference(ax, aggregate(by_seed, statistic=statistic), greys[name], end)
         for label, by_seed in curves[task].items():
-            _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), colours[label])
+            _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), looks[label])
         _style(ax, task, _axis(own))
         for switch in _switches(own):
             ax.axvline(switch / 1000, **SWITCH_LINE)
@@ -60,7 +62,7 @@ def draw(
     for ax in axes[len(tasks) :]:
         ax.set_visible(False)
     seeds = {label: {len(curves[task][label]) for task in tasks if label in curves[task]} for label in labels}
-    handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
+    handles = [Line2D([], [], **OWN_LINE, **looks[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
     handles += [Line2D([], [], **REFERENCE_LINE, color=greys[name], label=f"{name} (reference)") for name in names]
     _legend(figure, handles)
     several = any(max(counts) > 1 for counts in seeds.values())
@@ -81,7 +83,7 @@ def draw_beside(columns: dict[str, Curves], path: Path, *, statistic: Statistic 
     """
     tasks = sorted({task for curves in columns.values() for task in curves})
     labels = sorted({label for curves in columns.values() for by_label in curves.values() for label in by_label})
-    colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    looks = _looks(labels)
     size = (max(3.6 * len(columns), 5.6), 3.0 * len(tasks) + 1.0)
     figure = Figure(figsize=size, dpi=160, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -93,14 +95,14 @@ def draw_beside(columns: dict[str, Curves], path: Path, *, statistic: Statistic 
             found = curves.get(task, {})
             for label, by_seed in found.items():
                 seeds[label].add(len(by_seed))
-                _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), colours[label])
+                _draw_own(ax, by_seed, aggregate(by_seed, statistic=statistic), looks[label])
             own = [curve for by_seed in found.values() for curve in by_seed.values()]
             _style(ax, task, _axis(own))
             for switch in _switches(own):
                 ax.axvline(switch / 1000, **SWITCH_LINE)
                 switched = True
             ax.set_ylabel(name, color=INK)
-    handles = [Line2D([], [], **OWN_LINE, color=colours[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
+    handles = [Line2D([], [], **OWN_LINE, **looks[label], label=f"{label} ({_count(seeds[label])})") for label in labels]
     _legend(figure, handles)
     several = any(max(counts) > 1 for counts in seeds.values())
     caption = _caption(statistic, None, several=several, references=False, switched=switched)
@@ -119,13 +121,21 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 
 
-def _draw_own(ax: Axes, by_seed: dict[int, Curve], band: Band, colour: str) -> None:
-    x = band.env_steps / 1000
+def _looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The colour and the stroke of each label's lines."""
+    shades = len(COLOURS)
+    return {
+        label: {"color": COLOURS[i % shades], "linestyle": STROKES[i // shades % len(STROKES)]} for i, label in enumerate(labels)
+    }
+
+
+def _draw_own(ax: Axes, by_seed: dict[int, Curve], band: Band, look: dict[str, Any]) -> None:
+    x, colour = band.env_steps / 1000, look["color"]
     if 1 < band.seeds <= 10:
         for curve in by_seed.values():
             ax.plot(curve.env_steps / 1000, curve.values, color=colour, linewidth=0.6, alpha=0.35, zorder=3)
     ax.fill_between(x, band.low, band.high, color=colour, alpha=0.16, linewidth=0, zorder=2)
-    ax.plot(x, band.value, **OWN_LINE, color=colour, zorder=4, marker="o" if len(x) == 1 else None)
+    ax.plot(x, band.value, **OWN_LINE, **look, zorder=4, marker="o" if len(x) == 1 else None)
 
 
 def _draw_reference(ax: Axes, band: Band, colour: str, end: float) -> None:

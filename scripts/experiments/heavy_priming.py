@@ -28,8 +28,8 @@ SOURCE = "Nikishin et al. 2022, arXiv 2205.07802, section 3.1, and Ma et al. 202
 class HeavyPriming:
     """Heavy priming of SAC on states: it learns late or never, a full reset undoes that, layer normalisation of the critic most of it."""
 
-    task: str = "hopper-stand"
-    """A dm-control task."""
+    task: str = "cartpole-swingup"
+    """A dm-control task that is learned within `steps` transitions without priming."""
     arms: tuple[Arm, ...] = ("none", "primed", "primed-reset", "primed-layer-norm")
     """What is compared."""
     seeds: tuple[int, ...] = (0, 1, 2)

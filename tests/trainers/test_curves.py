@@ -4,6 +4,7 @@ import gzip
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -206,3 +207,19 @@ def test_a_picture_with_panels_single_seeds_and_references(tmp_path: Path) -> No
     assert picture.shape[1] > 1.5 * picture.shape[0]
     assert picture.std() > 10
     assert [file.name for file in path.parent.iterdir()] == ["curve.png"]
+
+
+def test_more_labels_than_colours_are_told_apart_by_their_strokes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        write(tmp_path, "walker-run", f"preset-{number:02}", 0, [1, number])
+    drawn: set[tuple[str, str]] = set()
+    plot = Axes.plot
+
+    def watched(self: Axes, *points: Any, **look: Any) -> Any:
+        if look.get("linewidth") == 2.0:
+            drawn.add((look["color"], str(look["linestyle"])))
+        return plot(self, *points, **look)
+
+    monkeypatch.setattr(Axes, "plot", watched)
+    draw(read_runs([tmp_path]), tmp_path / "many.png")
+    assert len(drawn) == 20
