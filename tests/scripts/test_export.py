@@ -1,5 +1,6 @@
 """Exported policies act as the agent does, where float32 statistics would not."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,11 @@ from steelyard.agents.networks.encoders import PictureEncoder
 from steelyard.agents.networks.normalizers import RunningNorm
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec
+from steelyard.envs.batch_envs import BatchEnv
+from steelyard.envs.tasks import State
+from steelyard.envs.tasks.cartpole import SwingUp
+from steelyard.trainers import checkpoint, plain, shrinking
+from steelyard.trainers.presets import DMC
 
 Write = Callable[[nn.Module, Tensor, Path, dict[str, str]], Callable[[Tensor], Tensor]]
 
@@ -91,6 +97,34 @@ def test_the_check_counts_nan_as_infinite(script: ModuleType) -> None:
     assert script.check(lambda x: x * torch.nan, obs, obs) > 1e30
     assert script.check(lambda x: x, obs, obs) == 0
     assert script.check(lambda x: x + 1.0 if len(x) == 1 else x, obs, obs) == 1.0
+
+
+class HiddenSpeed(SwingUp):
+    """The cart-pole whose policy does not see how fast anything moves."""
+
+    def observe(self, state: State) -> Tensor:
+        return super().observe(state)[:, :3]
+
+    def privileged(self, state: State) -> Tensor:
+        return state["qvel"]
+
+
+def test_a_policy_is_exported_without_what_critics_alone_see(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worlds(task: str, num_envs: int, **options: object) -> BatchEnv:
+        return BatchEnv(HiddenSpeed(task), num_envs)
+
+    run = dataclasses.replace(shrinking.debug(DMC["sac"]), task="cartpole-swingup")
+    agent = run.agent.build(
+        worlds(run.task, 1).spec, num_envs=1, total_updates=run.total_updates, seed=0, execution=run.execution
+    )
+    checkpoint.save(tmp_path / "checkpoints", 40, {"agent": agent.state_dict()})
+    plain.save(run, tmp_path / "config.json")
+    monkeypatch.setattr(script.envs, "make", worlds)
+    (path,) = script.export(script.Export(tmp_path, formats=("pt2",)))
+    policy, obs = torch.export.load(path).module(), torch.randn(4, 3)
+    assert torch.allclose(policy(obs), agent.act(obs, explore=False), atol=1e-5)
 
 
 def test_a_missing_package_is_named(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
