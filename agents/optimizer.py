@@ -81,8 +81,9 @@ class AdamState(nn.Module):
         first, second = self.config.first_decay, self.config.second_decay
         self.steps.add_(1)
         learning_rate = self.learning_rate()
-        rate = learning_rate / (1 - first**self.steps)
-        correction = (1 - second**self.steps).sqrt()
+        # As exponentials, not powers: those that all parameters share the compiler computes once, powers anew for every eight numbers.
+        rate = learning_rate / (1 - (self.steps * logarithm(first)).exp())
+        correction = (1 - (self.steps * logarithm(second)).exp()).sqrt()
         for (name, parameter), mean, square in zip(parameters.items(), self.means, self.squares, strict=True):
             gradient = gradients[name]
             mean.lerp_(gradient, 1 - first)
@@ -90,3 +91,8 @@ class AdamState(nn.Module):
             if self.config.weight_decay:
                 parameter.mul_(1 - learning_rate * self.config.weight_decay)
             parameter.sub_(rate * mean / (square.sqrt() / correction + self.config.epsilon))
+
+
+def logarithm(decay: float) -> float:
+    """The natural logarithm of a decay, that of zero included."""
+    return math.log(decay) if decay else -math.inf

@@ -1,5 +1,8 @@
 """The affine map that every network is made of, alone or as an ensemble evaluated in one batched product."""
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +25,36 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
     if weight.shape[0] == 1:
         return F.linear(x, weight[0]).view(1, x.shape[-2], -1)
-    return torch.bmm(x.expand(weight.shape[0], -1, -1), weight.mT)
+    apply = cast(Callable[[Tensor, Tensor], Tensor], BatchedProduct.apply)  # pyright: ignore[reportUnknownMemberType]
+    return apply(autocast(x).expand(weight.shape[0], -1, -1), autocast(weight))
+
+
+def autocast(x: Tensor) -> Tensor:
+    """The tensor in the precision of matrix products around it: autocast does not look into a function with a gradient of its own."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+class BatchedProduct(torch.autograd.Function):
+    """x W^T for x [members, batch, inputs] and W [members, outputs, inputs], with the gradient of W laid out as W is.
+
+    That of `torch.bmm` comes transposed, and what the optimiser makes of it then jumps through memory.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore
+        return torch.bmm(x, weight.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
+        x, weight = ctx.saved_tensors
+        return torch.bmm(gradient, weight), torch.bmm(gradient.mT, x)
 
 
 class Linear(nn.Module):

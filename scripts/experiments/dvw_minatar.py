@@ -51,6 +51,8 @@ class DvwMinatar:
     """Evaluations in the course of a run."""
     evaluation_episodes: int = 10
     """Episodes of each."""
+    num_envs: int = 1
+    """Games at once, as published one; a single step of sixteen is followed by the four updates that are due then, and costs little more."""
     vectorization: Literal["sync", "batch"] = "batch"
     """Which games: the suite's own, or those of the package minatar (sync)."""
     debug: bool = False
@@ -83,6 +85,7 @@ class DvwMinatar:
             agent=dataclasses.replace(agent, exploration=exploration),
             seed=seed,
             env_steps=self.frames,
+            num_envs=self.num_envs,
             vectorization=self.vectorization,
             evaluation_interval=max(self.frames // self.evaluations, 1),
             evaluation_episodes=self.evaluation_episodes,
