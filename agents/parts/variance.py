@@ -95,13 +95,17 @@ class InverseVarianceWeighting(UniformWeighting):
         """b, or nothing."""
         return 0.0 if self.config.learned_floor is None else (self.config.scale_speed * self.slow_log_floor).exp()
 
-    def denominator(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Var(s, a) + b [batch], Var frozen since the last generation; constants."""
-        return (self.variance(self.frozen_network, obs, action) + self.floor()).detach()
+    def frozen_variance(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Var(s, a) [batch] as it was at the last generation; constants."""
+        return self.variance(self.frozen_network, obs, action).detach()
+
+    def inverse(self, frozen: Tensor) -> Tensor:
+        """max(eta / (Var(s, a) + b), floor) [batch] for a frozen variance; constants."""
+        return (self.scale() / (frozen + self.floor())).clamp(min=self.config.lowest).detach()
 
     def factors(self, obs: Tensor, action: Tensor) -> Tensor:
-        """max(eta / (Var(s, a) + b), floor) [batch]; constants."""
-        return (self.scale() / self.denominator(obs, action)).clamp(min=self.config.lowest).detach()
+        """The weights of transitions [batch]; constants."""
+        return self.inverse(self.frozen_variance(obs, action))
 
     def forward(self, weight: Tensor, regression: Regression) -> Tensor:
         """The sampler's weights times the inverse variance's."""
@@ -120,16 +124,16 @@ class InverseVarianceWeighting(UniformWeighting):
             squared_error = (target - agent.head.value(output)).square()
         variance = self.variance(self.variance_network, batch.obs, batch.action)
         regression = F.huber_loss(variance, squared_error, reduction="none")
-        denominator = self.denominator(batch.obs, batch.action)
+        frozen = self.frozen_variance(batch.obs, batch.action)
+        denominator = (frozen + self.floor()).detach()
         mean_weight = (batch.weight * self.scale() / denominator).mean() / batch.weight.mean()
         loss = (batch.weight * regression).mean() + (mean_weight - 1).square()
         learned: Metrics = {}
         if self.config.learned_floor is not None:
-            frozen = self.variance(self.frozen_network, batch.obs, batch.action).detach() - self.config.smallest_variance
-            floor, largest = self.floor(), frozen.amax().sqrt()
+            floor, largest = self.floor(), (frozen - self.config.smallest_variance).amax().sqrt()
             loss = loss + (floor - largest).square()
             learned = {"learned_floor": torch.as_tensor(floor).detach()}
-        factors = self.factors(batch.obs, batch.action)
+        factors = self.inverse(frozen)
         return loss, learned | {
             "variance_loss": (batch.weight * regression).mean(),
             "variance": variance.mean(),
