@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from steelyard.agents.agent import Execution
 from steelyard.agents.dqn import DQN
 from steelyard.agents.drqv2 import DrQV2
-from steelyard.agents.networks import Bottleneck, Convolution, SimbaV2
+from steelyard.agents.networks import MLP, Bottleneck, Convolution, SimbaV2
 from steelyard.agents.networks.encoders import PictureEncoder
 from steelyard.agents.networks.normalizers import RunningNorm
 from steelyard.agents.sac import SAC
@@ -80,6 +80,19 @@ def test_policies_that_act_from_pictures_take_batches_of_any_size(
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     agent, obs = pictured(choices)
+    write: Write = script.WRITERS[kind]
+    exported = write(agent.policy().eval(), obs[:2], tmp_path / f"policy.{kind}", {"task": "t"})
+    assert script.check(exported, obs, agent.act(obs, explore=False)) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_a_policy_of_several_critics_acts_as_the_agent(script: ModuleType, tmp_path: Path, kind: str) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    config = DQN(critic=MLP((16, 16)), critics=2)
+    agent = config.build(Spec(5, 3, discrete=True), num_envs=1, total_updates=10, seed=0, execution=Execution(compile=False))
+    obs = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
     write: Write = script.WRITERS[kind]
     exported = write(agent.policy().eval(), obs[:2], tmp_path / f"policy.{kind}", {"task": "t"})
     assert script.check(exported, obs, agent.act(obs, explore=False)) <= 1e-5
