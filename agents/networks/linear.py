@@ -32,7 +32,8 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 def autocast(x: Tensor) -> Tensor:
     """The tensor in the precision of matrix products around it: autocast does not look into a function with a gradient of its own."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if enabled else x
 
 
 class BatchedProduct(torch.autograd.Function):
