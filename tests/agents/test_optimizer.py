@@ -19,6 +19,8 @@ def gradients(step: int) -> dict[str, torch.Tensor]:
         (Adam(learning_rate=3e-3), 1),
         (Adam(learning_rate=1e-2, final_learning_rate=1e-3), 8),
         (Adam(learning_rate=1e-2, first_decay=0.5, second_decay=0.9, epsilon=1e-2), 20),
+        (Adam(learning_rate=1e-2, first_decay=0.0), 1),
+        (Adam(learning_rate=1e-2, second_decay=0.0), 1),
     ],
 )
 def test_steps_equal_torchs_adam(config: Adam, total_updates: int) -> None:
