@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value  # pyright: ignore[reportUnknownVariableType]
 
+from steelyard.agents.compiling import one_graph
 from steelyard.agents.networks.dropout import Dropout
 from steelyard.agents.optimizer import Adam, AdamState
 from steelyard.agents.parts.part import Part, Watcher
 from steelyard.agents.types import Batch, Metrics, Spec
 
 Result = TypeVar("Result")
-
-RECOMPILE_LIMIT = 256
-"""Graphs that one function may have in a process: one per agent and pattern of what is due."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,6 @@ def seeded(seed: int) -> Generator[None, None, None]:
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         yield
-
-
-def one_graph(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function as one compiled graph for each pattern of its arguments."""
-    import torch._dynamo.config  # here, because it takes seconds that an eager agent should not pay
-
-    # Every agent of a process adds graphs to the same code object, and the limit counts them together.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-    return torch.compile(function, fullgraph=True, dynamic=False)  # pyright: ignore[reportUnknownMemberType]
 
 
 class Agent(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from steelyard.agents.acting import ActingAgent
-from steelyard.agents.agent import one_graph
+from steelyard.agents.compiling import one_graph
 from steelyard.agents.optimizer import Adam, AdamState
 from steelyard.agents.parts.improvement import Greedy, GreedyImprovement
 from steelyard.agents.types import Batch, Metrics
