@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Generator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -23,6 +25,27 @@ def same_start() -> None:
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture
+def without_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random numbers and autocast for torch's device "meta", which has neither, so that code for a GPU runs there as far as shapes and devices go."""
+    generator, draws = torch.Generator, {"rand": torch.rand, "randn": torch.randn}
+
+    class OnDevice(torch.Generator):
+        device = torch.device("meta")
+
+    class AnyGenerator(torch.Generator):
+        def __new__(cls, device: Any = "cpu") -> torch.Generator:
+            return OnDevice() if str(device) == "meta" else generator(device)
+
+    def on_device(draw: str) -> Any:
+        return lambda *shape, generator=None, device=None, **given: draws[draw](*shape, device=device, **given)
+
+    monkeypatch.setattr(torch, "Generator", AnyGenerator)
+    for draw in draws:
+        monkeypatch.setattr(torch, draw, on_device(draw))
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **given: nullcontext())
 
 
 @pytest.fixture

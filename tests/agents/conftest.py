@@ -40,6 +40,26 @@ SIMBA_V2_POLICY: dict[str, Any] = {
 }
 
 
+CONFIGS: dict[str, Any] = {
+    "sac": SAC(**TINY),
+    "td3": TD3(**TINY),
+    "sac-simba-v2": SAC(**TINY_SIMBA_V2, **SIMBA_V2_POLICY),
+    "td3-simba-v2": TD3(**TINY_SIMBA_V2),
+    "bc": BC(actor=MLP((16,))),
+    "td3-bc": TD3(**TINY, balance=Fixed(2.5), cloning=ActionDistance()),
+    "rebrac": TD3(**TINY, policy_value="lowest", cloning=ActionDistance(0.1, 0.1, per_component=False)),
+    "awac": AWAC(**TINY),
+    "iql": IQL(**TINY, value=MLP((16,))),
+    "cql": CQL(**TINY, samples=2),
+    "cal-ql": CQL(**TINY, samples=2, lagrange_gap=1.0, max_target=True, calibration=ReturnBound()),
+    "rlpd": SAC(**TINY, critics=4, target_subset=2, policy_value="mean", entropy_backup=False, policy_delay=2),
+    "iql-famo2o-simba-v2": IQL(**TINY_SIMBA_V2, value=SimbaV2(16, 1), balance=FAMILY),
+    "awac-famo2o-simba-v2": AWAC(**TINY_SIMBA_V2, balance=FAMILY),
+    "cql-famo2o-simba-v2": CQL(**TINY_SIMBA_V2, samples=2, balance=FAMILY, weighting=DensityRatio(network=MLP((8,)))),
+}
+"""One tiny config of every agent on every kind of network."""
+
+
 @pytest.fixture(scope="session")
 def spec() -> Spec:
     return Spec(obs_size=3, action_size=2, horizon=1000)
@@ -47,24 +67,14 @@ def spec() -> Spec:
 
 @pytest.fixture(scope="session")
 def configs() -> dict[str, Any]:
-    """One tiny config of every agent on every kind of network."""
-    return {
-        "sac": SAC(**TINY),
-        "td3": TD3(**TINY),
-        "sac-simba-v2": SAC(**TINY_SIMBA_V2, **SIMBA_V2_POLICY),
-        "td3-simba-v2": TD3(**TINY_SIMBA_V2),
-        "bc": BC(actor=MLP((16,))),
-        "td3-bc": TD3(**TINY, balance=Fixed(2.5), cloning=ActionDistance()),
-        "rebrac": TD3(**TINY, policy_value="lowest", cloning=ActionDistance(0.1, 0.1, per_component=False)),
-        "awac": AWAC(**TINY),
-        "iql": IQL(**TINY, value=MLP((16,))),
-        "cql": CQL(**TINY, samples=2),
-        "cal-ql": CQL(**TINY, samples=2, lagrange_gap=1.0, max_target=True, calibration=ReturnBound()),
-        "rlpd": SAC(**TINY, critics=4, target_subset=2, policy_value="mean", entropy_backup=False, policy_delay=2),
-        "iql-famo2o-simba-v2": IQL(**TINY_SIMBA_V2, value=SimbaV2(16, 1), balance=FAMILY),
-        "awac-famo2o-simba-v2": AWAC(**TINY_SIMBA_V2, balance=FAMILY),
-        "cql-famo2o-simba-v2": CQL(**TINY_SIMBA_V2, samples=2, balance=FAMILY, weighting=DensityRatio(network=MLP((8,)))),
-    }
+    """`CONFIGS`."""
+    return CONFIGS
+
+
+@pytest.fixture(params=CONFIGS)
+def name(request: pytest.FixtureRequest) -> str:
+    """Of each config in turn, for a test that does not name some itself."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ GPU each of them ends a capture, or, a number on the host, is frozen into it.
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -64,27 +63,7 @@ class NothingFromHost(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.fixture(autouse=True)
-def generators(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random numbers and autocast for the device, which has neither."""
-    generator, draws = torch.Generator, {"rand": torch.rand, "randn": torch.randn}
-
-    class OnDevice(torch.Generator):
-        device = torch.device(DEVICE)
-
-    class AnyGenerator(torch.Generator):
-        def __new__(cls, device: Any = "cpu") -> torch.Generator:
-            return OnDevice() if str(device) == DEVICE else generator(device)
-
-    def on_device(draw: str) -> Any:
-        return lambda *shape, generator=None, device=None, **given: draws[draw](*shape, device=device, **given)
-
-    monkeypatch.setattr(torch, "Generator", AnyGenerator)
-    for draw in draws:
-        monkeypatch.setattr(torch, draw, on_device(draw))
-    monkeypatch.setattr(torch, "autocast", lambda *arguments, **given: nullcontext())
-
-
+pytestmark = pytest.mark.usefixtures("without_storage")
 HOST = torch.tensor(2.0)
 
 
@@ -111,26 +90,6 @@ def live(config: Any, spec: Spec, batch: Batch, updates: int = 4) -> Any:
     return agent
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sac",
-        "td3",
-        "sac-simba-v2",
-        "td3-simba-v2",
-        "bc",
-        "td3-bc",
-        "rebrac",
-        "awac",
-        "iql",
-        "cql",
-        "cal-ql",
-        "rlpd",
-        "iql-famo2o-simba-v2",
-        "awac-famo2o-simba-v2",
-        "cql-famo2o-simba-v2",
-    ],
-)
 def test_every_agent(name: str, configs: Any, spec: Spec, draw_batch: DrawBatch) -> None:
     live(configs[name], spec, draw_batch(0))
 

@@ -25,26 +25,6 @@ def changed(before: dict[str, Tensor], agent: Any) -> set[str]:
     return {name for name, p in agent.named_parameters() if not torch.equal(before[name], p.detach())}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sac",
-        "td3",
-        "sac-simba-v2",
-        "td3-simba-v2",
-        "bc",
-        "td3-bc",
-        "rebrac",
-        "awac",
-        "iql",
-        "cql",
-        "cal-ql",
-        "rlpd",
-        "iql-famo2o-simba-v2",
-        "awac-famo2o-simba-v2",
-        "cql-famo2o-simba-v2",
-    ],
-)
 def test_each_loss_moves_all_of_its_own_child_and_nothing_else(
     name: str, build: Build, draw_batch: DrawBatch, configs: Any
 ) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import runpy
 import signal
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -127,20 +126,8 @@ def test_the_plain_collector_waits() -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_everything_stays_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_stays_on_the_device(name: str, without_storage: None) -> None:
     """On torch's device without storage: what mixes devices, or asks for a value, raises there."""
-    generator, draws = torch.Generator, {"rand": torch.rand, "randn": torch.randn}
-
-    def on_device(draw: str) -> Any:
-        return lambda *shape, generator=None, device=None, **given: draws[draw](*shape, device=device, **given)
-
-    class OnDevice(torch.Generator):
-        device = torch.device("meta")
-
-    monkeypatch.setattr(torch, "Generator", lambda device="cpu": OnDevice() if str(device) == "meta" else generator())
-    for draw in draws:
-        monkeypatch.setattr(torch, draw, on_device(draw))
-    monkeypatch.setattr(torch, "autocast", lambda *arguments, **given: nullcontext())
     collector, agent, replay, learning = parts(name, device="meta")
     assert {p.device.type for p in agent.parameters()} == {"meta"} == {replay.data.device.type}
     with NoWaiting():
