@@ -269,7 +269,7 @@ def test_dvw_minatar_is_judged_where_it_was_published_to_help(imported):
     assert "after 300 frames" in small.claim("breakout", "m-dqn", curves).measured
 
 
-def test_numbers_are_kept_as_long_as_the_settings_are_the_same(imported, tmp_path: Path):
+def test_numbers_are_kept_as_long_as_the_settings_are_the_same(imported, tmp_path: Path, capsys):
     kept, computed = imported("experiments.kept").kept, []
 
     def compute() -> np.ndarray:
@@ -282,6 +282,10 @@ def test_numbers_are_kept_as_long_as_the_settings_are_the_same(imported, tmp_pat
     assert kept(path, ("a", 2), compute).tolist() == [2.0, 3.0, 4.0]
     assert len(computed) == 2
     assert [file.name for file in path.parent.iterdir()] == ["numbers.npz"]
+    told = capsys.readouterr()
+    assert [line.split(":")[1][:9] for line in told.err.splitlines()] == [" computed", " kept fro", " computed"]
+    assert "below/numbers: computed in 0 s" in told.err
+    assert not told.out
 
 
 class Watcher:
