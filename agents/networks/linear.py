@@ -1,5 +1,8 @@
 """The affine map that every network is made of, alone or as an ensemble evaluated in one batched product."""
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,14 +19,48 @@ def orthogonal(members: int | None, outputs: int, inputs: int, gain: float = 1.0
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T for W [outputs, inputs]; for W [members, outputs, inputs] and x [batch, inputs] or [members, batch, inputs]: [members, batch, outputs].
 
-    The batched product is (W x^T)^T: the gradient of its first factor comes laid out as W is, that of `x @ W.mT` comes transposed, and what the
-    optimiser makes of it then jumps through memory. A network's layers pass the transposed features on as they are.
+    The batched product is spelt out because `x @ W.mT` folds members into rows and then copies its transposed result.
     """
     if weight.ndim == 2:
         return F.linear(x, weight)
     if weight.shape[0] == 1:
         return F.linear(x, weight[0]).view(1, x.shape[-2], -1)
-    return torch.bmm(weight, x.mT.expand(weight.shape[0], -1, -1)).mT
+    return batched_product(autocast(x).expand(weight.shape[0], -1, -1), autocast(weight))
+
+
+def autocast(x: Tensor) -> Tensor:
+    """The tensor in the precision of matrix products around it: autocast does not look into a function with a gradient of its own."""
+    device = x.device.type
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if enabled else x
+
+
+def batched_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T [members, batch, outputs] for x [members, batch, inputs] and W [members, outputs, inputs], through `BatchedProduct`."""
+    apply = cast(Callable[[Tensor, Tensor], Tensor], BatchedProduct.apply)  # pyright: ignore[reportUnknownMemberType]
+    return apply(x, weight)
+
+
+class BatchedProduct(torch.autograd.Function):
+    """x W^T for x [members, batch, inputs] and W [members, outputs, inputs], with the gradient of W laid out as W is.
+
+    That of `torch.bmm` comes transposed, and what the optimiser makes of it then jumps through memory.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore
+        return torch.bmm(x, weight.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
+        x, weight = ctx.saved_tensors
+        return torch.bmm(gradient, weight), torch.bmm(gradient.mT, x)
 
 
 class Linear(nn.Module):

@@ -14,6 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from steelyard.agents.acting import ActingAgent
 from steelyard.agents.compiling import one_graph
+from steelyard.agents.networks.linear import batched_product
 from steelyard.agents.optimizer import Adam, AdamState
 from steelyard.agents.parts.improvement import Greedy, GreedyImprovement
 from steelyard.agents.types import Batch, Metrics
@@ -109,6 +110,9 @@ class SideBySide:
         self.trained = {name: tuple(self.template.own(name)) for name in self.template.trained}
         self.template.own, self.template.move_targets = self._own, self._move_targets
         update, choose = vmap(self._update_one, in_dims=(0, None, 0, 0)), vmap(self._choose_one)
+        if compiled:
+            # Under `vmap` the compiler cannot trace a gradient of its own kind; taken as it is, the function is mapped like any other.
+            torch.compiler.allow_in_graph(batched_product)
         self._update: Callable[..., Metrics] = one_graph(update) if compiled else update
         self._choose: Callable[..., Tensor] = one_graph(choose) if compiled else choose
         self._intervene: Callable[..., Tensor] = vmap(self._intervene_one)
