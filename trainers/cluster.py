@@ -27,7 +27,7 @@ class Cluster:
         """Join the cluster at `address` (host:port, `auto`, or the variable RAY_ADDRESS); without one start Ray on this machine.
 
         `cpus`: what will be asked for at the same time; Ray on this machine offers at least so many, however many cores there are.
-        Raises `ClusterError` if Ray is not installed or the address does not answer.
+        Raises `ClusterError` if Ray is not installed, does not start, or the address does not answer.
         """
         self.ray = require_ray()
         self.own = not self.ray.is_initialized()
@@ -45,7 +45,7 @@ class Cluster:
         try:
             with own_signals():
                 self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises the bare class where a node is too slow to start
             place = f"the Ray cluster at {address}" if address else "Ray on this machine"
             raise ClusterError(f"{place} cannot be used ({first_line(error)}); look at `ray status` there.") from error
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -241,6 +242,16 @@ def test_a_run_ends_with_the_process_that_watches_it(tmp_path):
 def test_an_address_that_nobody_answers_is_one_sentence(address, words):
     with pytest.raises(ClusterError, match=words):
         require_answer(address)
+
+
+def test_ray_that_does_not_start_is_one_sentence(monkeypatch):
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because the GCS has become overloaded.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, is_initialized=lambda: False))
+    with pytest.raises(ClusterError, match="Ray on this machine cannot be used \\(The current node timed out during startup"):
+        Cluster()
 
 
 def test_without_ray_the_sentence_says_how_to_install_it(monkeypatch):
