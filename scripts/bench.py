@@ -68,13 +68,19 @@ class Result:
 
 
 def measure(rows: list[Row], options: Bench, console: Console) -> list[Result]:
-    """The rows of one table, measured in turn, several times around."""
+    """The rows of one table, measured in turn, several times around.
+
+    Preparing a row may compile for a minute, so a log gets a line for each.
+    """
     results, workers = [Result(row) for row in rows], dict[int, Worker]()
     try:
         with console.status("") as status:
             for number, result in enumerate(results):
                 row = result.row
-                status.update(f"{row.table}: preparing {row.label} ({number + 1} of {len(rows)})")
+                doing = f"{row.table}: preparing {row.label} ({number + 1} of {len(rows)})"
+                status.update(doing)
+                if not console.is_terminal:
+                    console.print(doing, highlight=False, soft_wrap=True)
                 ours = row.library == "steelyard"
                 python, module = (sys.executable, "benchmarks.ours") if ours else (options.peer_python, "benchmarks.peers")
                 try:

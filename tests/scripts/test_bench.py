@@ -159,7 +159,9 @@ def test_json_holds_every_window(imported, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(bench, "Worker", Instant)
     monkeypatch.setattr(sys, "argv", ["bench.py", "--json", "--tables", "replay", "--rounds", "3"])
     bench.main()
-    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    printed = capsys.readouterr()
+    (table,) = json.loads(printed.out)["tables"]
+    assert [line.split(" (")[-1] for line in printed.err.splitlines()] == [f"{number} of 8)" for number in range(1, 9)]
     assert [row["windows"] for row in table["rows"]] == [[1, 2, 3]] * 8
     assert [row["per_second"] for row in table["rows"]] == [2] * 8
     assert table["rows"][0]["shares"] == {"env": 1.0}
