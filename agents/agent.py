@@ -100,11 +100,11 @@ class Agent(nn.Module):
             {name: self.optimizer_of(name).build(dict(self.own(name)), total_updates) for name in self.trained}
         )
         self.every |= {slot: cast(Part, self.get_submodule(slot)).interval for slot in self.slots}
+        self.bf16 = self.execution.autocast_enabled(self.device)
         # In reverse, because an intervention may put something into the networks that other parts then make copies of.
         for part in reversed(self.parts()):
             part.begin(cast(Any, self))
         self.to(self.device)
-        self.bf16 = self.execution.autocast_enabled(self.device)
         self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.explore)
 
     def compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:

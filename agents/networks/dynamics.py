@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class DynamicsNetwork(nn.Module):
     """Perceptrons with SiLU layers, one per member, evaluated as batched products.
 
+    The last layer's products are float32 whatever their precision around them: it predicts states, and bfloat16 has but three digits.
+
     Weights are drawn from a normal distribution with deviation 1 / (2 sqrt(inputs)), cut off at two deviations; biases are zero (PETS, Chua et al.
     2018, and MBPO, Janner et al. 2019).
 
@@ -31,10 +33,11 @@ class DynamicsNetwork(nn.Module):
 
     def forward(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
         """Outputs [members, batch, outputs] for x [members, batch, inputs]; `chosen` [n] int64 evaluates these members alone."""
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if chosen is not None:
-                weight, bias = weight.index_select(0, chosen), bias.index_select(0, chosen)
-            x = torch.baddbmm(bias, x, weight)
-            x = F.silu(x) if layer < last else x
-        return x
+        layers = list(zip(self.weights, self.biases, strict=True))
+        if chosen is not None:
+            layers = [(weight.index_select(0, chosen), bias.index_select(0, chosen)) for weight, bias in layers]
+        *hidden, (weight, bias) = layers
+        for inner_weight, inner_bias in hidden:
+            x = F.silu(torch.baddbmm(inner_bias, x, inner_weight))
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.baddbmm(bias, x.to(weight.dtype), weight)

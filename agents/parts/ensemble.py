@@ -139,6 +139,8 @@ class DynamicsEnsemble(Part):
         """Which imagined observations are terminal; whoever knows the task sets it."""
         self.draws = 1 if config.fresh_share else 0
         self.generator = torch.Generator()
+        self.bf16 = False
+        """Whether matrix products are bfloat16, as the agent's."""
 
     def begin(self, agent: "ValueLearningAgent") -> None:
         """A random stream of its own, and compiled forms of a fit's step and of an imagined one."""
@@ -150,6 +152,7 @@ class DynamicsEnsemble(Part):
             )
         seed = agent.generators["update"].initial_seed() + SEED
         self.generator = torch.Generator(agent.device).manual_seed(seed)
+        self.bf16 = agent.bf16
         self.run_step, self.run_imagine = agent.compiled(self.step), agent.compiled(self.imagine_rows)
 
     def weights(self) -> dict[str, Tensor]:
@@ -161,9 +164,18 @@ class DynamicsEnsemble(Part):
         ]
         return {name: parameter.detach() for name, parameter in named}
 
+    def precision(self, device: torch.device) -> torch.autocast:
+        """A context in which matrix products have the agent's precision."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
+
+    def output(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """What the networks say [members, rows, outputs] of standardised inputs [members, rows, inputs]; of the members `chosen`, or all."""
+        with self.precision(x.device):
+            return self.network(x, chosen)
+
     def forward(self, x: Tensor, target: Tensor, known: Tensor) -> Tensor:
         """The loss of a batch, summed over members so that each learns as it would alone: mean of the objective and half of the L2 penalty."""
-        loss = self.objective.loss(self.network(x), target, self.target_scale.float(), known, self.fits).mean(-1).sum()
+        loss = self.objective.loss(self.output(x), target, self.target_scale.float(), known, self.fits).mean(-1).sum()
         layers = zip(self.network.weights, self.network.biases, strict=True)
         for decay, (weight, bias) in zip(itertools.cycle(self.config.weight_decay), layers, strict=False):
             loss = loss + 0.5 * decay * (weight.square().sum() + bias.square().sum())
@@ -184,7 +196,7 @@ class DynamicsEnsemble(Part):
     def score(self, x: Tensor, target: Tensor, known: Tensor) -> Tensor:
         """[members] mean score on rows [rows, ...] that all members see."""
         x, target, known = (rows.expand(self.config.members, *(-1 for _ in rows.shape)) for rows in (x, target, known))
-        return self.objective.score(self.network(x), target, self.target_scale.float(), known, self.fits).mean(-1)
+        return self.objective.score(self.output(x), target, self.target_scale.float(), known, self.fits).mean(-1)
 
     def standardize(self, obs: Tensor, action: Tensor) -> Tensor:
         """The networks' inputs [..., obs_size + action_size] for raw observations and actions."""
@@ -193,7 +205,7 @@ class DynamicsEnsemble(Part):
     def predict(self, obs: Tensor, action: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean next observations [members, rows, obs_size] and rewards [members, rows] for rows [rows, ...]; of the members `chosen`, or all."""
         count = self.config.members if chosen is None else len(chosen)
-        output = self.network(self.standardize(obs, action).expand(count, -1, -1), chosen)
+        output = self.output(self.standardize(obs, action).expand(count, -1, -1), chosen)
         target = self.objective.mean(output) * self.target_scale.float() + self.target_mean.float()
         return obs + target[..., :-1], target[..., -1]
 
@@ -211,14 +223,15 @@ class DynamicsEnsemble(Part):
         shape = (2, rows, max(self.spec.action_size, self.spec.obs_size + 1))
         noise = torch.randn(shape, generator=self.generator, device=device)
         order = torch.randperm(rows, generator=self.generator, device=device)
-        action = agent.act(obs, False) if not explore else agent.run_act(obs, noise[0, :, : self.spec.action_size])
+        with self.precision(device):
+            action = agent.act(obs, False) if not explore else agent.run_act(obs, noise[0, :, : self.spec.action_size])
         return Imagined(action, *self.run_imagine(obs, action, order, noise[1, :, : self.spec.obs_size + 1]))
 
     def imagine_rows(self, obs: Tensor, action: Tensor, order: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Next observations, rewards and terminations of rows; `order` [rows] is a permutation that says which elite predicts which row."""
         with torch.no_grad():
             x = self.standardize(obs, action)[order].view(self.config.elites, -1, self.network.weights[0].shape[1])
-            output = self.network(x, self.elites).flatten(0, 1)
+            output = self.output(x, self.elites).flatten(0, 1)
             target = torch.empty_like(noise).index_copy(0, order, self.objective.draw(output, noise))
             target = target * self.target_scale.float() + self.target_mean.float()
             next_obs = obs + target[:, :-1]

@@ -25,6 +25,7 @@ def model(
     objective: Literal["likelihood", "vagram"],
     plain: bool,
     compile: bool,
+    precision: Literal["fp32", "bf16"],
     spec: Spec,
     device: str,
 ) -> Subject:
@@ -35,7 +36,7 @@ def model(
     data = Transitions(*(given.to(device) for given in (obs, action, reward, obs + 0.1 * noise)))
     ensemble = Ensemble() if objective == "likelihood" else Ensemble(objective=ValueGradient())
     agent: Any = SAC(critic=MLP((256, 256)), actor=MLP((256, 256)), model=ensemble).build(
-        spec, num_envs=1, total_updates=1, seed=0, device=device, execution=Execution(compile=compile)
+        spec, num_envs=1, total_updates=1, seed=0, device=device, execution=Execution(precision=precision, compile=compile)
     )
     inputs, target = tensors(agent.model, data)
     known = agent.model.objective.know(agent, data.next_obs, agent.model.generator)

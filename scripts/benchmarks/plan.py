@@ -102,7 +102,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
                 Row("simba", f"GPU, two critics, {precision}", 1, {"preset": "simba-v2", "critics": 2, **on_gpu}),
             ]
     rows += minatar(threads, precisions, cuda)
-    rows += models(threads, cuda)
+    rows += models(threads, precisions, cuda)
     rows += pixels(threads, cuda)
     for vectorization, num_envs in (("sync", 1), ("sync", 8), ("async", 8), ("batch", 64)):
         used = max(threads) if vectorization == "batch" else 1
@@ -194,18 +194,21 @@ def minatar(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool) -
     return rows
 
 
-def models(threads: tuple[int, ...], cuda: bool) -> list[Row]:
+def models(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool) -> list[Row]:
     """The rows of the table `model`: fits and imagined steps, the suite's and a plain loop over members."""
     rows: list[Row] = []
-    for device, count in [*(("cpu", count) for count in threads), *[("cuda", 1)] * cuda]:
+    places = [("cpu", count, precisions) for count in threads] + [("cuda", 1, ("fp32", "bf16"))] * cuda
+    for device, count, compiled in places:
+        forms = [(f"compiled, {precision}", False, True, precision) for precision in compiled]
         for work, objective in (("fit", "likelihood"), ("fit", "vagram"), ("imagine", "likelihood")):
-            for label, plain, compiled in (("compiled", False, True), ("eager", False, False), (PLAIN_LOOP, True, False)):
+            for label, plain, compile, precision in (*forms, ("eager", False, False, "fp32"), (PLAIN_LOOP, True, False, "fp32")):
                 options = {
                     "kind": "model",
                     "work": work,
                     "objective": objective,
                     "plain": plain,
-                    "compile": compiled,
+                    "compile": compile,
+                    "precision": precision,
                     "device": device,
                 }
                 place = ", GPU" * (device == "cuda")

@@ -36,14 +36,17 @@ from steelyard.agents.types import Batch, Spec
 
 SPEC = Spec(3, 2)
 EAGER = Execution(compile=False)
+BF16 = Execution(precision="bf16", compile=False)
 TINY = Ensemble(members=3, elites=2, hidden=(16, 16), epochs=3, batch_size=32)
 ONES, NONE = torch.ones(4), torch.zeros(1, 2, 0)
 LATE = torch.tensor(100)
 
 
-def agent(model: Any = TINY, config: Any = None, **changes: Any) -> Any:
+def agent(model: Any = TINY, config: Any = None, execution: Execution = EAGER, **changes: Any) -> Any:
     config = config or SAC(actor=MLP((16,)), critic=MLP((16,)))
-    return dataclasses.replace(config, model=model, **changes).build(SPEC, num_envs=1, total_updates=9, seed=0, execution=EAGER)
+    return dataclasses.replace(config, model=model, **changes).build(
+        SPEC, num_envs=1, total_updates=9, seed=0, execution=execution
+    )
 
 
 def data(rows: int = 200, seed: int = 0, spread: float = 1.0) -> Transitions:
@@ -435,3 +438,47 @@ def test_compiled_fits_and_imagination_equal_eager_ones(monkeypatch: pytest.Monk
         found.append([records[1].scores, *(part.float() for part in imagined), learner.update(batch())["critic_loss"]])
     for eager, compiled in zip(*found, strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+def products(monkeypatch: pytest.MonkeyPatch, act: Any) -> list[torch.dtype]:
+    """Precisions of the results of the batched products that `act` makes, in order."""
+    seen: list[torch.dtype] = []
+    product = torch.baddbmm
+
+    def counted(*given: Tensor) -> Tensor:
+        result = product(*given)
+        seen.append(result.dtype)
+        return result
+
+    monkeypatch.setattr(torch, "baddbmm", counted)
+    act()
+    monkeypatch.setattr(torch, "baddbmm", product)
+    return seen
+
+
+@pytest.mark.parametrize("config", [SAC(actor=MLP((16,)), critic=MLP((16,))), TD3(actor=MLP((16,)), critic=MLP((16,)))])
+@pytest.mark.parametrize(("execution", "dtype"), [(EAGER, torch.float32), (BF16, torch.bfloat16)])
+def test_a_model_has_its_agents_precision_but_for_the_last_layer(
+    config: Any, execution: Execution, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, given = agent(TINY, config, execution), data(40)
+    model, x, target, known = learner.model, torch.zeros(3, 8, 5), torch.zeros(3, 8, 4), torch.zeros(3, 8, 0)
+    for act in (
+        lambda: model.step(x, target, known),
+        lambda: model.score(x[0], target[0], known[0]),
+        lambda: model.predict(given.obs, given.action),
+        lambda: model.imagine(learner, given.obs),
+    ):
+        assert products(monkeypatch, act) == [dtype] * len(TINY.hidden) + [torch.float32]
+    for explore in (True, False):
+        assert [part.dtype for part in model.imagine(learner, given.obs, explore)] == [torch.float32] * 3 + [torch.bool]
+    asked, acted = model.imagine(learner, given.obs, explore=False).action, learner.act(given.obs, False)
+    torch.testing.assert_close(asked, acted, rtol=0.02, atol=0.02)
+    assert torch.equal(asked, acted) == (execution is EAGER)
+
+
+def test_a_fit_in_bf16_is_as_good() -> None:
+    model = dataclasses.replace(TINY, objective=SquaredError(), epochs=30)
+    scores = [float(agent(model, execution=one).model.refit(None, data(1_000), quiet).scores.mean()) for one in (EAGER, BF16)]
+    assert scores[1] == pytest.approx(scores[0], rel=0.1)
+    assert scores[1] != scores[0]

@@ -110,7 +110,7 @@ def test_a_models_ratio_is_to_the_better_plain_loop_of_the_same_work(imported):
     rows = [row for row in plan.plan((1, 2), ("fp32",), cuda=False, peers=()) if row.table == "model"]
     results = [bench.Result(row, [(10.0 if row.options["plain"] else 60.0) * row.threads]) for row in rows]
     found = {result.row.label: bench.ratios(result, results) for result in results if result.row.threads == 1}
-    assert found["fit, vagram, compiled"] == {"plain loop": 3.0}
+    assert found["fit, vagram, compiled, fp32"] == {"plain loop": 3.0}
     assert found["fit, vagram, plain loop"] == {}
 
 
@@ -118,7 +118,7 @@ def test_a_model_is_fitted_and_imagined_by_both(imported):
     model, spec = imported("benchmarks.models"), imported("benchmarks.ours").SPEC
     for work, objective in (("fit", "vagram"), ("imagine", "likelihood")):
         for plain in (False, True):
-            count, seconds = model.model(work, objective, plain, False, spec, "cpu")(0.01)
+            count, seconds = model.model(work, objective, plain, False, "fp32", spec, "cpu")(0.01)
             assert count >= (7 * 256 if work == "fit" else 10_000)
             assert seconds > 0
 
