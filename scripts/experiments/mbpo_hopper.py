@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class MbpoHopper:
     """Returns to reach."""
     updates: float = 20.0
     """MBPO's updates per step."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Matrix products of both; auto takes bf16 where the hardware has it."""
     debug: bool = False
     """Shrink everything to a few seconds."""
 
@@ -61,7 +64,8 @@ class MbpoHopper:
         schedule = dataclasses.replace(mbpo.schedule, ratio=self.updates)
         mbpo = dataclasses.replace(mbpo, env_steps=self.env_steps, schedule=schedule)
         sac = dataclasses.replace(sac, task=TASK, env_steps=self.sac_steps, evaluation_interval=5_000)
-        runs = [dataclasses.replace(run, seed=seed, threads=1) for run in (mbpo, sac) for seed in self.seeds]
+        execution = dataclasses.replace(mbpo.execution, precision=self.precision)
+        runs = [dataclasses.replace(run, seed=seed, threads=1, execution=execution) for run in (mbpo, sac) for seed in self.seeds]
         return [named(debug(run), run) if self.debug else run for run in runs]
 
     def measure(self, workshop: Workshop) -> Outcome:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -160,6 +161,8 @@ class VagramHopper:
     """Updates per step."""
     width: int = 1024
     """Width of critics and policy."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Matrix products; auto takes bf16 where the hardware has it."""
     debug: bool = False
     """Shrink everything to a few seconds."""
 
@@ -185,6 +188,7 @@ class VagramHopper:
             with_model(VAGRAM_HOPPER, VAGRAM_HOPPER.preset, hidden=self.hidden),
             env_steps=self.env_steps,
             schedule=dataclasses.replace(VAGRAM_HOPPER.schedule, ratio=self.updates),
+            execution=dataclasses.replace(VAGRAM_HOPPER.execution, precision=self.precision),
         )
         model = base.agent.model  # pyright: ignore[reportAttributeAccessIssue]
         base = dataclasses.replace(base, agent=dataclasses.replace(agent, model=model, **networks))

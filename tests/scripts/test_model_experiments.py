@@ -111,7 +111,8 @@ def test_supervised_runs_and_writes(imported, monkeypatch: pytest.MonkeyPatch, t
 
 def test_control_runs_differ_in_objective_distractors_and_seed(imported):
     module = imported("experiments.vagram_control")
-    pendulum, hopper = module.VagramPendulum().runs(), module.VagramHopper(width=64).runs()
+    pendulum, hopper = module.VagramPendulum().runs(), module.VagramHopper(width=64, precision="bf16").runs()
+    assert {run.execution.precision for run in hopper} == {"bf16"}
     assert len({(run.preset, run.seed) for run in pendulum}) == len(pendulum) == 2 * 4 * 3
     assert len({(run.preset, run.seed) for run in hopper}) == len(hopper) == 2 * 3 * 3
     wide = next(run for run in hopper if run.preset == "likelihood-5-15-distractors")
@@ -146,7 +147,8 @@ def test_samples_to_a_return(imported):
     assert [claim.holds for claim in claims] == [True, True]
     claims = module.MbpoHopper().claims({"Hopper-v5": {"mbpo-hopper": slow, "sac": fast}})
     assert [claim.holds for claim in claims] == [False, False]
-    runs = module.MbpoHopper().runs()
+    runs = module.MbpoHopper(precision="bf16").runs()
+    assert {run.execution.precision for run in runs} == {"bf16"}
     assert {(run.task, run.preset, run.schedule.ratio) for run in runs} == {
         ("Hopper-v5", "mbpo-hopper", 20),
         ("Hopper-v5", "sac", 1),
