@@ -11,6 +11,7 @@ from torch.func import functional_call, grad_and_value  # pyright: ignore[report
 
 from steelyard.agents.compiling import one_graph
 from steelyard.agents.networks.dropout import Dropout
+from steelyard.agents.networks.linear import matrix_precision
 from steelyard.agents.optimizer import Adam, AdamState
 from steelyard.agents.parts.part import Part, Watcher
 from steelyard.agents.types import Batch, Metrics, Spec
@@ -117,7 +118,7 @@ class Agent(nn.Module):
 
     def forward(self, name: str, batch: Batch, noise: Tensor, seen: Metrics) -> tuple[Tensor, Metrics]:
         """The loss called `name` and its metrics, with matrix products in the configured precision."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+        with matrix_precision(self.device, self.bf16):
             if name not in self.losses:
                 return cast(Part, self.get_submodule(name)).loss(cast(Any, self), batch, noise)
             loss, metrics = getattr(self, f"{name}_loss")(batch, noise, seen)

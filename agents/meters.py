@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value  # pyright: ignore[reportUnknownVariableType]
 
 from steelyard.agents.networks.hidden import Activity, layered, watched
+from steelyard.agents.networks.linear import matrix_precision
 from steelyard.agents.networks.matrices import matrices
 from steelyard.agents.types import Batch, Metrics
 
@@ -117,7 +118,7 @@ def critic_activities(agent: Any, batch: Batch, noise: Tensor) -> list[Activity]
     """Hidden layers of the critic, convolutions left out, when it values the actions of a prepared batch; one pass of the critic."""
     with (
         torch.no_grad(),
-        torch.autocast(agent.device.type, torch.bfloat16, enabled=agent.bf16),
+        matrix_precision(agent.device, agent.bf16),
         watched(agent.critic) as recorders,
     ):
         agent.regression(agent.perceived(batch), noise)

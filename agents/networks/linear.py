@@ -28,6 +28,14 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return batched_product(autocast(x).expand(weight.shape[0], -1, -1), autocast(weight))
 
 
+def matrix_precision(device: torch.device, bf16: bool) -> torch.autocast:
+    """A context in which matrix products are made in bfloat16 or, without it, in the precision of what is multiplied.
+
+    Weights change with every update, so the casts of one are not kept for the next.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+
+
 def autocast(x: Tensor) -> Tensor:
     """The tensor in the precision of matrix products around it: autocast does not look into a function with a gradient of its own."""
     device = x.device.type

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad_and_value  # pyright: ignore[report
 
 from steelyard.agents.errors import SlotError
 from steelyard.agents.networks.dynamics import DynamicsNetwork
+from steelyard.agents.networks.linear import matrix_precision
 from steelyard.agents.optimizer import Adam
 from steelyard.agents.parts.model_fit import FitRecord, Transitions, fit
 from steelyard.agents.parts.model_objective import Likelihood, SquaredError
@@ -164,13 +165,9 @@ class DynamicsEnsemble(Part):
         ]
         return {name: parameter.detach() for name, parameter in named}
 
-    def precision(self, device: torch.device) -> torch.autocast:
-        """A context in which matrix products have the agent's precision."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
-
     def output(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
         """What the networks say [members, rows, outputs] of standardised inputs [members, rows, inputs]; of the members `chosen`, or all."""
-        with self.precision(x.device):
+        with matrix_precision(x.device, self.bf16):
             return self.network(x, chosen)
 
     def forward(self, x: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -223,7 +220,7 @@ class DynamicsEnsemble(Part):
         shape = (2, rows, max(self.spec.action_size, self.spec.obs_size + 1))
         noise = torch.randn(shape, generator=self.generator, device=device)
         order = torch.randperm(rows, generator=self.generator, device=device)
-        with self.precision(device):
+        with matrix_precision(device, self.bf16):
             action = agent.act(obs, False) if not explore else agent.run_act(obs, noise[0, :, : self.spec.action_size])
         return Imagined(action, *self.run_imagine(obs, action, order, noise[1, :, : self.spec.obs_size + 1]))
 
