@@ -167,7 +167,10 @@ def facts(dataset: Dataset) -> list[str]:
 
 
 def draw(dataset: Dataset, path: Path) -> Path:
-    """Draws a histogram of the episodes' returns to `path` and returns it. Raises `DatasetError` for an unknown format."""
+    """Draws a histogram of the episodes' returns, with a mark for each, to `path` and returns it.
+
+    Raises `DatasetError` for an unknown format.
+    """
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise DatasetError(f"{path} does not end in .png, .pdf or .svg; name a picture.")
     figure = Figure(figsize=(6.4, 3.8), dpi=160, layout="constrained", facecolor="white")
@@ -176,6 +179,10 @@ def draw(dataset: Dataset, path: Path) -> Path:
     returns = dataset.returns
     bins = int(np.clip(2 * len(returns) ** 0.5, 5, 60))
     ax.hist(returns, bins=bins, color=COLOURS[0], alpha=0.85, edgecolor="white", linewidth=0.6, zorder=2)
+    # A mark for each episode: in a mixture the few good ones are no visible bar.
+    ax.plot(
+        returns, np.full(len(returns), 0.02), "|", color=COLOURS[0], markersize=8, transform=ax.get_xaxis_transform(), zorder=4
+    )
     ax.axvline(float(returns.mean()), color=COLOURS[1], linewidth=1.8, zorder=3, label=f"mean {returns.mean():,.1f}")
     ax.set_title(dataset.name, loc="left", fontsize=11, fontweight="bold", color=INK)
     ax.set_xlabel("undiscounted return of an episode", color=INK)

@@ -382,6 +382,16 @@ def test_inspect_says_what_there_is_and_draws(call: Call, load: Callable[[str], 
     assert (status, "does not end in .png" in err) == (1, True)
 
 
+def test_a_rare_good_episode_is_seen_in_the_picture(call: Call, tmp_path: Path):
+    path, figure = write_hdf5(tmp_path / "x.hdf5", line([1] * 2000 + [100], 1.0, "rare")), tmp_path / "x.png"
+    status, _, err = call("make_dataset", "inspect", path, "--figure", figure)
+    assert status == 0, err
+    picture = imageio.imread(figure)[..., :3].astype(int)
+    blue = (picture[..., 2] - picture[..., 0] > 100).sum(axis=0)
+    assert blue[: len(blue) // 2].max() > 200, "the bar of the many, as high as the axes"
+    assert blue[int(0.9 * len(blue)) :].max() >= 10, "the mark of the one, whose bar is lower than a pixel"
+
+
 def test_inspect_of_nonsense_is_one_sentence(call: Call, tmp_path: Path):
     (tmp_path / "x.hdf5").write_bytes(b"\x80\x04pickle")
     for source in ("hopper-medum-v2", tmp_path / "x.hdf5", tmp_path / "none.hdf5", tmp_path):
