@@ -148,10 +148,12 @@ def test_famo2o_is_judged_by_scores_after_the_online_phase_and_by_coefficients(i
     assert not experiment.better(curves("Hopper-v4", {"iql": [500.0, 1600.0], "iql-famo2o": [1500.0, 1600.0]})).holds
     base, family = experiment.run("iql", 0, "data.hdf5"), experiment.run("iql-famo2o", 0, "data.hdf5")
     assert dataclasses.replace(family.agent, balance=base.agent.balance) == base.agent
-    returns = type("Data", (), {"returns": np.array([1.0, 2.0, 3.0, 4.0])})()
-    falling, rising = np.array([4.0, 3.0, 2.0, 1.5]), np.array([1.0, 2.0, 3.0, 4.0])
-    assert experiment.lower_where_good([falling] * 3, returns).holds
-    assert not experiment.lower_where_good([falling, falling, rising], returns).holds
+    data = type("Data", (), {"returns": np.array([1.0, 2.0, 3.0, 4.0]), "lengths": np.array([1, 1, 1, 7])})()
+    falling, rising = np.array([4.0, 3.0, 2.0, *[1.5] * 7]), np.array([1.0, 2.0, 3.0, *[4.0] * 7])
+    assert experiment.lower_where_good([falling] * 3, data).holds
+    assert not experiment.lower_where_good([falling, falling, rising], data).holds
+    short_ones_falling = np.array([4.0, 3.0, 2.0, *[5.0] * 7])
+    assert not experiment.lower_where_good([short_ones_falling] * 3, data).holds, "most states are in the long, good episode"
 
 
 def test_door_human_needs_its_worlds_and_stays_near_the_published_scores(imported, monkeypatch: pytest.MonkeyPatch):
