@@ -14,6 +14,7 @@ from steelyard.agents.networks.dropout import Dropout
 from steelyard.agents.networks.linear import matrix_precision
 from steelyard.agents.optimizer import Adam, AdamState
 from steelyard.agents.parts.part import Part, Watcher
+from steelyard.agents.random_streams import resume
 from steelyard.agents.types import Batch, Metrics, Spec
 
 Result = TypeVar("Result")
@@ -24,8 +25,8 @@ class Execution:
     """How an update runs; the mathematics is the same."""
 
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Matrix products in float32 (the reference) or bfloat16; parameters, targets and optimisers stay float32. `auto` takes bf16 where
-    the hardware multiplies it natively."""
+    """Matrix products in float32 (the reference; convolutions on a GPU in TF32, as torch has it by default) or bfloat16; parameters,
+    targets and optimisers stay float32. `auto` takes bf16 where the hardware multiplies it natively."""
     compile: bool = True
     """Compile the update into one graph; False runs the same code eagerly."""
 
@@ -261,7 +262,7 @@ class Agent(nn.Module):
         self.update_count = int(state["update_count"])
         self.target_moves = self.update_count // (self.target_period or 1)
         for name, generator in self.generators.items():
-            generator.set_state(state[name].cpu())
+            resume(generator, state[name])
 
     def check(self, metrics: Metrics) -> str | None:
         """Name of the first loss that is not finite, or None. Synchronises."""

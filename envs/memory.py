@@ -1,5 +1,6 @@
 """How much memory is free, so that what cannot fit is refused before training and not killed in the middle of it."""
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def free_bytes(device: torch.device, shared: bool = False) -> int | None:
     size of /dev/shm as well, which containers often set to 64 MB.
     """
     if device.type == "cuda":
+        gc.collect()  # graphs and worlds that are gone, and what torch keeps for later, count as taken
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
     known = [_available(), _container()]
     if shared and SHARED_MEMORY.is_dir():

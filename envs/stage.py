@@ -1,6 +1,8 @@
 """Work on a device that is launched as one graph."""
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -35,6 +37,19 @@ class Stage:
                 self._work()
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=side):
+        with uncollected(), torch.cuda.graph(graph, stream=side):
             self._work()
         return graph
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Context without garbage collection: graphs, streams and memory of what is gone are released before it, not while another graph is captured."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from steelyard.envs.memory import free_bytes
+from steelyard.envs.stage import uncollected
 from steelyard.envs.tasks.task import Task, require_fields, shaped
 from steelyard.envs.vector import EnvError
 from steelyard.envs.warp_fields import geometric, limit_addresses
@@ -25,6 +26,8 @@ SAMPLE = (4, 8)
 """Numbers of worlds from whose sizes the memory of a world is estimated."""
 TEMPORARY = 4.0
 """Memory of a simulation with what its graphs keep for intermediate results, in units of its data: 2 to 4 on the CPU device."""
+STREAMS: dict[tuple[int, int], Any] = {}
+"""Torch's streams as Warp knows them, by device and handle. They are kept: Warp would forget a handle when one of two objects for it goes."""
 
 
 class WarpSimulator:
@@ -46,7 +49,6 @@ class WarpSimulator:
         if self.built.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
             self.built.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         self._place = self._warp.device_from_torch(device)
-        self._streams: dict[int, Any] = {}
         with self._refusals(), self._on_stream():
             self._require_memory(batched)
             self._model = self._engine.put_model(self.built, batch_sizes=dict.fromkeys(batched, worlds))
@@ -152,22 +154,24 @@ class WarpSimulator:
                 stack.callback(torch.cuda.synchronize, self.device)
             stack.enter_context(self._on_stream())
             work()
-            with self._warp.ScopedCapture() as captured:
+            with uncollected(), self._warp.ScopedCapture() as captured:
                 work()
         return captured.graph
 
     def _launch(self, graph: Any) -> None:
         if self.device.type == "cuda":
-            self._warp.capture_launch(graph, stream=self._stream())
+            with torch.cuda.device(self.device):  # torch's default stream has the number 0 on every device
+                self._warp.capture_launch(graph, stream=self._stream())
         else:
             self._warp.capture_launch(graph)
 
     def _stream(self) -> Any:
         """Torch's current stream, so that torch's and Warp's work follow each other without waiting."""
         stream = torch.cuda.current_stream(self.device)
-        if stream.cuda_stream not in self._streams:
-            self._streams[stream.cuda_stream] = self._warp.stream_from_torch(stream)
-        return self._streams[stream.cuda_stream]
+        key = stream.device_index, stream.cuda_stream
+        if key not in STREAMS:
+            STREAMS[key] = self._warp.stream_from_torch(stream)
+        return STREAMS[key]
 
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:

@@ -238,6 +238,7 @@ def read() -> argparse.Namespace:
     parser.add_argument("--table", help=argparse.SUPPRESS)
     parser.add_argument("--task", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.out = options.out.resolve()
     options.preset = options.preset or ("fast-td3-small" if options.debug else "fast-td3")
     if options.debug and not options.task:
         options.tasks = options.tasks[:1]

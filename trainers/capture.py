@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steelyard.agents.types import Metrics
+from steelyard.envs.stage import uncollected
 
 if TYPE_CHECKING:
     from steelyard.trainers.learner import Learner
@@ -46,7 +47,7 @@ class Captured:
             return output
         if self.graph is None:
             self.graph, self.inputs = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in tensors)
-            with torch.cuda.graph(self.graph):
+            with uncollected(), torch.cuda.graph(self.graph):
                 self.output = self.function(*self.inputs)
         for place, tensor in zip(self.inputs, tensors, strict=True):
             place.copy_(tensor)
@@ -102,9 +103,10 @@ class Launches:
 
     @staticmethod
     def length(learner: "Learner", most: int) -> int:
-        """Updates until the next one that somebody asks to see, `LONGEST` and `most` at most."""
-        first = learner.agent.update_count + 1
-        return next((n for n in range(1, min(LONGEST, most)) if learner.watching(first + n)), min(LONGEST, most))
+        """Updates until targets move at once or somebody asks to see the next one, `LONGEST` and `most` at most."""
+        done, period = learner.agent.update_count, learner.agent.target_period
+        longest = min(LONGEST, most, period - done % period if period else LONGEST)
+        return next((n for n in range(1, longest) if learner.watching(done + 1 + n)), longest)
 
     def launch(self, pattern: tuple[tuple[str, ...], ...], picks: Tensor, noise: Tensor) -> Metrics:
         """The updates of a pattern with the random numbers of each, captured once the pattern has warmed up."""
@@ -117,7 +119,7 @@ class Launches:
             return metrics
         if pattern not in self.captured:
             graph, inputs = torch.cuda.CUDAGraph(), (picks.clone(), noise.clone())
-            with torch.cuda.graph(graph):
+            with uncollected(), torch.cuda.graph(graph):
                 outputs = self.sequence(pattern, *inputs)
             self.captured[pattern] = Launch(graph, *inputs, outputs)
         launch = self.captured[pattern]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steelyard.agents.acting import ActingAgent
+from steelyard.agents.random_streams import resume
 from steelyard.envs.vector import VectorEnv
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collected import Episode
@@ -126,7 +127,7 @@ class LocalCollector:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue. Worlds that cannot be saved start new episodes, from seeds that depend on how far the run has come."""
         self.transitions = state["transitions"]
-        self.generator.set_state(state["generator"])
+        resume(self.generator, state["generator"])
         self.finished = [Episode(score, length) for score, length in state["finished"]]
         if state["env"] is None:
             self.obs = self.env.reset(self.seed * SEEDS_PER_RUN + self.transitions % SEEDS_PER_RUN)

@@ -215,8 +215,7 @@ class Online:
             metrics["train/return"] = float(np.average([episode.score for episode in episodes], weights=counts))
             metrics["train/length"] = float(np.average([episode.length for episode in episodes], weights=counts))
             self.progress.last_return = metrics["train/return"]
-        if self.learner.metrics:
-            self.learner.check()
+        self.learner.check()
         self.logs.train(self.steps, self.agent.update_count, metrics)
 
     def note(self, episodes: list[Episode]) -> None:
@@ -229,6 +228,7 @@ class Online:
         spread = f" ± {scores.std:,.1f} over {len(scores.returns)} episodes" if len(scores.returns) > 1 else ""
         self.progress.print(f"{self.steps:>9,} steps  return {scores.mean:,.1f}{spread}")
         if scores.mean > self.best:
+            self.learner.check()
             self.best = scores.mean
             checkpoint.save_best(self.folder / "checkpoints", self.steps, self.state_dict())
 
@@ -246,7 +246,8 @@ class Online:
         return {}
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, unless a loss is not finite: on a GPU nobody may have looked since the last one."""
+        self.learner.check()
         checkpoint.save(
             self.folder / "checkpoints", self.steps, self.state_dict(), self.saved_replay(), imagined=self.imagination.replay
         )

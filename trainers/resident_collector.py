@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steelyard.agents.acting import ActingAgent
+from steelyard.agents.random_streams import resume
 from steelyard.agents.types import Step
 from steelyard.envs.vector import ResidentEnv
 from steelyard.trainers.buffer import ReplayBuffer
@@ -108,7 +109,7 @@ class ResidentCollector:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue, in place, because captured graphs know these tensors by their addresses."""
         self.transitions = state["transitions"]
-        self.generator.set_state(state["generator"])
+        resume(self.generator, state["generator"])
         self.env.load_state_dict(state["env"])
         for name in ("obs", "returns", "lengths", "totals"):
             getattr(self, name).copy_(state[name])

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from steelyard.agents.random_streams import resume
 from steelyard.agents.types import Batch
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 
@@ -128,7 +129,7 @@ class UniformSampler:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the random stream."""
-        self.generator.set_state(state["generator"])
+        resume(self.generator, state["generator"])
 
 
 class MixedSampler:

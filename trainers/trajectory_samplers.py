@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from steelyard.agents.random_streams import resume
 from steelyard.agents.types import Batch
 from steelyard.trainers import trajectories
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
@@ -209,7 +210,7 @@ class TrajectorySampler:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with the same draws, whatever replay holds by now."""
-        self.generator.set_state(state["generator"])
+        resume(self.generator, state["generator"])
         self.draws, self.figures = state["draws"], dict(state["figures"])
         self.fitted.copy_(state["fitted"])
         self.fill(*state["tables"])

@@ -17,6 +17,7 @@ from steelyard.agents.parts.model_fit import FitRecord, Transitions, fit
 from steelyard.agents.parts.model_objective import Likelihood, SquaredError
 from steelyard.agents.parts.part import Part
 from steelyard.agents.parts.value_aware import ExactTaylor, IterVAML, ValueGradient
+from steelyard.agents.random_streams import resume
 from steelyard.agents.types import Batch, Spec
 
 if TYPE_CHECKING:
@@ -262,4 +263,4 @@ class DynamicsEnsemble(Part):
 
     def set_extra_state(self, state: Tensor) -> None:
         """The inverse of `get_extra_state`."""
-        self.generator.set_state(state.cpu())
+        resume(self.generator, state)

@@ -1,5 +1,6 @@
 """Captured updates, acting, storing and worlds go on as uncaptured ones do, by graphs that are emulated on the CPU (`emulated_graphs.py`)."""
 
+import gc
 import runpy
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from steelyard.agents.parts import Family, HuberBellman, InverseVariance, L2Init
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Spec
-from steelyard.envs.stage import Stage
+from steelyard.envs.stage import Stage, uncollected
 from steelyard.trainers import resident_collector
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.capture import WARM_UPS, Captured, Launches
@@ -90,12 +91,14 @@ def test_collecting_and_learning(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert_same(plain[0].state_dict(), captured[0].state_dict())
 
 
-def test_choices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DQN, whose targets move between launches."""
+@pytest.mark.parametrize(("period", "replays"), [(16, [3]), (1, [93]), (6, [9, 1, 1])])
+def test_choices(period: int, replays: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """DQN, whose targets move between launches, which end where they do."""
 
     def learner() -> Learner:
         spec = Spec(obs_size=5, action_size=3, horizon=100, discrete=True)
-        config = DQN(critic=MLP((16,)), batch_size=16, target_period=16, weighting=InverseVariance(network=MLP((16,)), period=16))
+        weighting = InverseVariance(network=MLP((16,)), period=period)
+        config = DQN(critic=MLP((16,)), batch_size=16, target_period=period, weighting=weighting)
         agent: Any = config.build(spec, num_envs=1, total_updates=200, seed=0, execution=Execution(compile=False))
         replay = ReplayBuffer(spec, 64, 1, "device", "cpu")
         replay.data.copy_(torch.rand(replay.data.shape, generator=torch.Generator().manual_seed(0)))
@@ -111,7 +114,7 @@ def test_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(WARM_UPS + 3):
         for one in (plain, captured):
             one.update(16)
-    assert [graph.replays for graph in graphs] == [3]
+    assert [graph.replays for graph in graphs] == replays
     assert_same(plain.metrics, captured.metrics)
     assert_same(plain.agent.state_dict(), captured.agent.state_dict())
 
@@ -153,3 +156,17 @@ def test_what_python_works_out_is_frozen(monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(WARM_UPS + 3):
         captured(torch.ones(()))
     assert float(total) == 1 + 2 + 3 + 4 + 4 + 4
+
+
+def test_nothing_is_collected_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finaliser of another graph would release memory in the middle of it."""
+    emulate(monkeypatch)
+    enabled: list[bool] = []
+    captured = Captured(lambda x: enabled.append(gc.isenabled()) or x + 1)
+    for _ in range(WARM_UPS + 1):
+        captured(torch.ones(2))
+    assert enabled == [True] * WARM_UPS + [False]
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="within"), uncollected():
+        raise ValueError("within")
+    assert gc.isenabled()

@@ -1,5 +1,6 @@
 """Sampling and updating as one step: the same as doing both by hand, and a loss that diverges stops the run and leaves its batch."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from steelyard.agents.parts import Part
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Spec, Step
+from steelyard.trainers import checkpoint, presets, shrinking
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.learner import Learner
+from steelyard.trainers.online import Online
 from steelyard.trainers.samplers import Uniform
 
 SPEC = Spec(obs_size=3, action_size=2)
@@ -160,3 +163,22 @@ def test_sampling_and_update_are_one_graph(tmp_path: Path, monkeypatch: pytest.M
     for (name, p), (_, q) in zip(traced.named_parameters(), eager.named_parameters(), strict=True):
         torch.testing.assert_close(p, q, msg=name)
     torch._dynamo.reset()
+
+
+def test_a_checkpoint_of_a_diverged_agent_is_not_written(tmp_path: Path) -> None:
+    """On a GPU nobody looks at the losses of every update."""
+    run = shrinking.debug(presets.MUJOCO["sac"])
+    run = dataclasses.replace(run, task="Pendulum-v1", env_steps=80, random_steps=60, execution=EAGER, log_to=())
+    online = Online(run, tmp_path)
+    online.train()
+    good, best = checkpoint.latest(tmp_path / "checkpoints"), online.best
+    online.learner.metrics["critic_loss"] = torch.tensor(float("nan"))
+    with pytest.raises(DivergenceError, match="critic_loss is nan"):
+        online.save()
+    online.best = float("-inf")
+    with pytest.raises(DivergenceError, match="critic_loss is nan"):
+        online.evaluate()
+    online.close()
+    assert checkpoint.latest(tmp_path / "checkpoints") == good
+    assert good is not None
+    assert checkpoint.load(tmp_path / "checkpoints" / "best")[1]["best"] == best
