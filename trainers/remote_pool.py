@@ -253,7 +253,10 @@ class RemotePool:
             self._nobody_since = now
         late = any(seat.beginning is not None and now - seat.since > self.patience for seat in self.seats)
         if now - self._nobody_since > self.patience:
-            raise ActorError(f"no actor could be started within {self.patience:g} seconds: {self.engine.shortage()}.")
+            raise ActorError(
+                f"no actor could be started within {self.patience:g} seconds: {self.engine.shortage()}, or, on busy machines, "
+                "where Ray lets other processes go first, wait longer (collecting.patience)."
+            )
         if late and not self._told:
             log.warning("actors %s have not begun yet, the others go on: %s", missing, self.engine.shortage())
         self._told = late
