@@ -83,4 +83,5 @@ def test_the_steps_are_tests_tables_and_trainings(on_gpu: Any, monkeypatch: pyte
     assert names == ["tests", *(f"bench {table}" for table in on_gpu.TABLES), "train cheetah-run", "train walker-walk"]
     monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "train", "--debug"])
     (step,) = on_gpu.steps(on_gpu.read())
-    assert step.command[1:] == ["--debug", "--out", "runs/on_gpu", "--task", "cheetah-run", "--preset", "fast-td3-small"]
+    out = str(Path("runs/on_gpu").resolve())  # steps run in the repository's folder, wherever they were started from
+    assert step.command[1:] == ["--debug", "--out", out, "--task", "cheetah-run", "--preset", "fast-td3-small"]
