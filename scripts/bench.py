@@ -40,7 +40,7 @@ class Bench:
     rounds: int = 5
     """Windows of each measurement; the median is reported, with the lowest and the highest."""
     peers: bool = False
-    """Measure Stable-Baselines3, SBX and d3rlpy too, where they are installed."""
+    """Measure Stable-Baselines3, SBX, d3rlpy and mbrl-lib too, where they are installed."""
     peer_python: str = sys.executable
     """Interpreter that has the peers, so that they need not be installed beside the suite."""
     neighbour: bool = False
@@ -109,13 +109,7 @@ def ratios(result: Result, results: list[Result]) -> dict[str, float]:
         yardstick, released = best["sb3"], RELEASED_SIMBA_V2[result.row.options["critics"]]
         return {"released JAX code": result.median / (released * yardstick)} if yardstick else {}
     if result.row.table == "model":
-        alike = [r for r in results if r.row.options["plain"] and r.windows]
-        same = [
-            r.median
-            for r in alike
-            if all(r.row.options[key] == result.row.options[key] for key in ("work", "objective", "device"))
-        ]
-        return {PLAIN_LOOP: result.median / max(same)} if same and not result.row.options["plain"] else {}
+        return _model_ratios(result, results)
     if result.row.table == "pixels":
         alike = [r for r in results if r.row.options["kind"] == "plain_pixel_updates" and r.windows]
         same = [r.median for r in alike if r.row.options["size"] == result.row.options.get("size")]
@@ -127,7 +121,22 @@ def ratios(result: Result, results: list[Result]) -> dict[str, float]:
         same = [r for r in results if r.row.options.get("algorithm") == result.row.options["algorithm"]]
         rate = max((r.median for r in same if r.row.library == "d3rlpy" and r.windows), default=None)
         return {"d3rlpy": result.median / rate} if rate else {}
-    return {PEERS[library][0]: result.median / rate for library, rate in best.items() if rate}
+    return {PEERS[library].name: result.median / rate for library, rate in best.items() if rate}
+
+
+def _model_ratios(result: Result, results: list[Result]) -> dict[str, float]:
+    """A model's rate in units of the better plain loop's and of mbrl-lib's at the same work, which fits by likelihood, on the CPU."""
+    options = result.row.options
+    if options["plain"]:
+        return {}
+    kinds = {PLAIN_LOOP: options | {"plain": True, "compile": False, "precision": "fp32"}}
+    if options["objective"] == "likelihood" and options["device"] == "cpu":
+        kinds[PEERS["mbrl"].name] = {"kind": "model", "work": options["work"]}
+    rates = {
+        name: max((r.median for r in results if r.row.options == kind and r.windows), default=None)
+        for name, kind in kinds.items()
+    }
+    return {name: result.median / rate for name, rate in rates.items() if rate}
 
 
 def _bare(options: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +155,7 @@ def draw(name: TableName, results: list[Result], console: Console) -> None:
         table.add_column(heading, justify="left" if not heading else "right")
     for result in results:
         row = result.row
-        names = (PEERS[row.library][0] if row.library != "steelyard" else "Steelyard", row.label, str(row.threads))
+        names = (PEERS[row.library].name if row.library != "steelyard" else "Steelyard", row.label, str(row.threads))
         if result.problem:
             table.add_row(*names, "failed", result.problem)
             continue
@@ -184,7 +193,7 @@ def plain(name: TableName, results: list[Result]) -> dict[str, Any]:
 
 def installed(python: str) -> dict[str, str | None]:
     """Versions of the peers' distributions in an interpreter; None where one is missing."""
-    names = [distribution for _, distribution in PEERS.values()]
+    names = [peer.distribution for peer in PEERS.values()]
     code = (
         "import importlib.metadata as m, json, sys\n"
         "print(json.dumps({n: next((d.version for d in m.distributions(name=n)), None) for n in sys.argv[1:]}))"
@@ -227,13 +236,12 @@ def bench(options: Bench) -> None:
         )
     versions = installed(options.peer_python) if options.peers else {}
     peers: list[Library] = []
-    for library, (title, distribution) in PEERS.items():
-        if versions.get(distribution):
+    for library, peer in PEERS.items():
+        if versions.get(peer.distribution):
             peers.append(library)
-        elif options.peers:
-            notes.append(
-                f"{title} is not installed in {options.peer_python}: {options.peer_python} -m pip install {distribution}"
-            )
+        elif options.peers and set(peer.tables) & set(options.tables):
+            commands = " && ".join(f"{options.peer_python} -m pip install {what}" for what in peer.install)
+            notes.append(f"{peer.name} is not installed in {options.peer_python}: {commands}")
     rows = plan(threads, ("fp32", "bf16") if native else ("fp32",), torch.cuda.is_available(), tuple(peers))
     if options.debug:
         options = Bench(options.tables, 0.05, 1, options.peers, options.peer_python, options.neighbour, options.json, debug=True)

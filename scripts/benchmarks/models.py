@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peers import IMAGINED, MODEL_ROWS
 from benchmarks.window import Subject, repeat
 from steelyard.agents.agent import Execution
 from steelyard.agents.networks import MLP
@@ -15,8 +16,6 @@ from steelyard.agents.parts.model_fit import Transitions, tensors
 from steelyard.agents.sac import SAC
 from steelyard.agents.types import Spec
 
-ROWS, IMAGINED = 20_000, 10_000
-"""Transitions that are fitted to, and rollouts made at once."""
 BATCH = 256
 
 
@@ -31,8 +30,8 @@ def model(
 ) -> Subject:
     """Member-rows a second of a fit's steps, or imagined transitions a second, with seven members of 4 x 200."""
     generator = torch.Generator().manual_seed(0)
-    obs, noise = torch.randn(2, ROWS, spec.obs_size, generator=generator)
-    action, reward = spec.random_action(ROWS, generator), torch.randn(ROWS, generator=generator)
+    obs, noise = torch.randn(2, MODEL_ROWS, spec.obs_size, generator=generator)
+    action, reward = spec.random_action(MODEL_ROWS, generator), torch.randn(MODEL_ROWS, generator=generator)
     data = Transitions(*(given.to(device) for given in (obs, action, reward, obs + 0.1 * noise)))
     ensemble = Ensemble() if objective == "likelihood" else Ensemble(objective=ValueGradient())
     agent: Any = SAC(critic=MLP((256, 256)), actor=MLP((256, 256)), model=ensemble).build(
@@ -44,7 +43,7 @@ def model(
     loop = Loop(ensemble, spec, agent.model.objective, device)
 
     def fit() -> None:
-        rows = torch.randint(ROWS, (ensemble.members, BATCH), device=device)
+        rows = torch.randint(MODEL_ROWS, (ensemble.members, BATCH), device=device)
         if plain:
             loop.step(inputs, target, known, rows)
         else:

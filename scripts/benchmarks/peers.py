@@ -1,15 +1,20 @@
-"""Measurements of Stable-Baselines3, SBX and d3rlpy at the same sizes. Imports nothing of the suite, so any interpreter can run it."""
+"""Measurements of Stable-Baselines3, SBX, d3rlpy and mbrl-lib at the same sizes. Imports nothing of the suite, so any interpreter can run it."""
 
 # pyright: reportMissingImports=false
 # The peers are an extra, or lie in another environment.
 
+import itertools
 import os
 import time
+from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.window import Subject, repeat, serve
 
 ROWS = 100_000
+MODEL_ROWS, IMAGINED = 20_000, 10_000
+"""Transitions that a model is fitted to, and rollouts made at once."""
+MEMBERS, ELITES = 7, 5
 
 
 def build(
@@ -17,13 +22,19 @@ def build(
     threads: int,
     library: str = "d3rlpy",
     algorithm: str = "",
+    work: str = "",
     obs_size: int = 17,
     action_size: int = 6,
     batch_size: int = 256,
 ) -> Subject:
-    """`offline`: `algorithm` of d3rlpy. Else soft actor-critic of `library` ("sb3" or "sbx"): `updates` on full replay, or `end_to_end`."""
+    """`offline`: `algorithm` of d3rlpy. `model`: `work` ("fit" or "imagine") of mbrl-lib.
+
+    Else soft actor-critic of `library` ("sb3" or "sbx"): `updates` on full replay, or `end_to_end`.
+    """
     if kind == "offline":
         return offline(algorithm, threads, obs_size, action_size, batch_size)
+    if kind == "model":
+        return model(work, threads, obs_size, action_size, batch_size)
     subjects = {"updates": updates, "end_to_end": end_to_end}
     return subjects[kind](sac_of(library, threads), obs_size, action_size, batch_size)
 
@@ -118,6 +129,63 @@ def offline(algorithm: str, threads: int, obs_size: int, action_size: int, batch
     agent = configs[algorithm](batch_size=batch_size).create(device=False)
     agent.build_with_dataset(data)
     return repeat(lambda: agent.update(data.sample_transition_batch(batch_size)))
+
+
+def model(work: str, threads: int, obs_size: int, action_size: int, batch_size: int) -> Subject:
+    """Seven Gaussian members of 4 x 200: steps of mbrl-lib's own trainer on bootstraps, or rollouts' steps with its own policy."""
+    import mbrl.models
+    import numpy as np
+    import torch
+    from mbrl.types import TransitionBatch
+    from mbrl.util.replay_buffer import BootstrapIterator
+
+    torch.set_num_threads(threads)
+    random = np.random.default_rng(0)
+    obs, noise = random.standard_normal((2, MODEL_ROWS, obs_size)).astype(np.float32)
+    action = random.uniform(-1, 1, (MODEL_ROWS, action_size)).astype(np.float32)
+    reward, ends = random.standard_normal(MODEL_ROWS).astype(np.float32), np.zeros(MODEL_ROWS, bool)
+    data = TransitionBatch(obs, action, obs + 0.1 * noise, reward, ends, ends)
+    network = mbrl.models.GaussianMLP(
+        obs_size + action_size,
+        obs_size + 1,
+        "cpu",
+        num_layers=4,
+        ensemble_size=MEMBERS,
+        hid_size=200,
+        propagation_method="random_model",
+        activation_fn_cfg={"_target_": "torch.nn.SiLU"},
+    )
+    dynamics = mbrl.models.OneDTransitionRewardModel(network, normalize=True, num_elites=ELITES)
+    dynamics.update_normalizer(data)
+    dynamics.set_elite(range(ELITES))
+    if work == "imagine":
+        return imagination(dynamics, obs[:IMAGINED], action_size)
+    optimizer = torch.optim.Adam(dynamics.parameters(), 1e-3, weight_decay=1e-5)
+    epoch = BootstrapIterator(data, batch_size, MEMBERS, shuffle_each_epoch=True, permute_indices=False, rng=random)
+    batches = itertools.chain.from_iterable(itertools.repeat(epoch))
+    return repeat(lambda: dynamics.update(next(batches), optimizer), MEMBERS * batch_size)
+
+
+def imagination(dynamics: Any, obs: Any, action_size: int) -> Subject:
+    """One step of all rows: the policy of mbrl-lib's soft actor-critic acts, then its model environment steps."""
+    import gymnasium
+    import numpy as np
+    from mbrl.env.termination_fns import no_termination
+    from mbrl.models import ModelEnv
+    from mbrl.third_party.pytorch_sac_pranz24.sac import SAC
+
+    class Spaces(gymnasium.Env):
+        """Only its spaces matter."""
+
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (obs.shape[1],), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (action_size,), np.float32)
+
+    options = {"gamma": 0.99, "tau": 0.005, "alpha": 0.2, "policy": "Gaussian", "target_update_interval": 1, "lr": 3e-4}
+    options |= {"automatic_entropy_tuning": False, "hidden_size": 256, "device": "cpu"}
+    agent = SAC(obs.shape[1], Spaces.action_space, SimpleNamespace(**options))
+    worlds = ModelEnv(Spaces(), dynamics, no_termination)
+    state = worlds.reset(obs)
+    return repeat(lambda: worlds.step(agent.select_action(obs, batched=True), state, sample=True), len(obs))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,33 @@
 """What is measured: tables of rows, each of which is one process."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 TableName = Literal["sac", "simba", "end_to_end", "offline", "minatar", "model", "pixels", "envs", "worlds", "replay", "training"]
-Library = Literal["steelyard", "sb3", "sbx", "d3rlpy"]
-PEERS: dict[Library, tuple[str, str]] = {
-    "sb3": ("Stable-Baselines3", "stable-baselines3"),
-    "sbx": ("SBX", "sbx-rl"),
-    "d3rlpy": ("d3rlpy", "d3rlpy"),
+Library = Literal["steelyard", "sb3", "sbx", "d3rlpy", "mbrl"]
+
+
+class Peer(NamedTuple):
+    """A library that the suite is measured beside."""
+
+    name: str
+    """What it is called."""
+    distribution: str
+    """What it is called where packages are installed from."""
+    install: tuple[str, ...]
+    """What follows `pip install`, once or several times."""
+    tables: tuple[TableName, ...]
+    """Where it is measured."""
+
+
+PEERS: dict[Library, Peer] = {
+    "sb3": Peer("Stable-Baselines3", "stable-baselines3", ("stable-baselines3",), ("sac", "simba", "end_to_end")),
+    "sbx": Peer("SBX", "sbx-rl", ("sbx-rl",), ("sac", "end_to_end")),
+    "d3rlpy": Peer("d3rlpy", "d3rlpy", ("d3rlpy",), ("offline",)),
+    # It asks for a Gymnasium of 2022 and a Hydra that Python 3.11 cannot import, and works with today's.
+    "mbrl": Peer("mbrl-lib", "mbrl", ("hydra-core termcolor tqdm", "--no-deps mbrl"), ("model",)),
 }
-"""Peers: their names and their distributions."""
+"""Peers."""
 
 RELEASED_SIMBA_V2 = {1: 15.9 / 146, 2: 7.8 / 146}
 """Updates/s of SimbaV2's released JAX code with one and two critics, in units of Stable-Baselines3's SAC of the table `sac`.
@@ -102,7 +119,7 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
                 Row("simba", f"GPU, two critics, {precision}", 1, {"preset": "simba-v2", "critics": 2, **on_gpu}),
             ]
     rows += minatar(threads, precisions, cuda)
-    rows += models(threads, precisions, cuda)
+    rows += models(threads, precisions, cuda, "mbrl" in peers)
     rows += pixels(threads, cuda)
     for vectorization, num_envs in (("sync", 1), ("sync", 8), ("async", 8), ("batch", 64)):
         used = max(threads) if vectorization == "batch" else 1
@@ -111,16 +128,18 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
     rows += worlds(threads, cuda)
     rows += replay()
     rows += training(cuda)
+    actor_critic: dict[TableName, tuple[str, str]] = {
+        "sac": ("updates", "as it is"),
+        "simba": ("updates", "SAC as above, the yardstick"),
+        "end_to_end": ("end_to_end", "as it is"),
+    }
     for library in peers:
-        if library == "d3rlpy":
-            continue
         for count in threads:
             rows += [
-                Row("sac", "as it is", count, {"kind": "updates", "library": library}, library),
-                Row("end_to_end", "as it is", count, {"kind": "end_to_end", "library": library}, library),
+                Row(table, label, count, {"kind": kind, "library": library}, library)
+                for table, (kind, label) in actor_critic.items()
+                if table in PEERS[library].tables
             ]
-            if library == "sb3":
-                rows.append(Row("simba", "SAC as above, the yardstick", count, {"kind": "updates", "library": library}, library))
     return rows
 
 
@@ -194,8 +213,8 @@ def minatar(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool) -
     return rows
 
 
-def models(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool) -> list[Row]:
-    """The rows of the table `model`: fits and imagined steps, the suite's and a plain loop over members."""
+def models(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer: bool) -> list[Row]:
+    """The rows of the table `model`: fits and imagined steps, the suite's, a plain loop's over members, and mbrl-lib's."""
     rows: list[Row] = []
     places = [("cpu", count, precisions) for count in threads] + [("cuda", 1, ("fp32", "bf16"))] * cuda
     for device, count, compiled in places:
@@ -213,6 +232,8 @@ def models(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool) ->
                 }
                 place = ", GPU" * (device == "cuda")
                 rows.append(Row("model", f"{work}, {objective}, {label}{place}", count, options))
+            if peer and device == "cpu" and objective == "likelihood":
+                rows.append(Row("model", f"{work}, {objective}", count, {"kind": "model", "work": work}, "mbrl"))
     return rows
 
 

@@ -57,7 +57,7 @@ def test_worker_says_why_it_ended(imported):
 
 def test_peers_that_are_missing_are_known(imported):
     versions = imported("bench").installed(sys.executable)
-    assert sorted(versions) == ["d3rlpy", "sbx-rl", "stable-baselines3"]
+    assert sorted(versions) == ["d3rlpy", "mbrl", "sbx-rl", "stable-baselines3"]
 
 
 @pytest.mark.parametrize("cuda", [False, True])
@@ -112,6 +112,40 @@ def test_a_models_ratio_is_to_the_better_plain_loop_of_the_same_work(imported):
     found = {result.row.label: bench.ratios(result, results) for result in results if result.row.threads == 1}
     assert found["fit, vagram, compiled, fp32"] == {"plain loop": 3.0}
     assert found["fit, vagram, plain loop"] == {}
+
+
+def test_mbrl_lib_is_beside_what_it_does_too(imported):
+    """It fits by likelihood, on the CPU, and imagines."""
+    bench, plan = imported("bench"), imported("benchmarks.plan")
+    rows = [row for row in plan.plan((1, 2), ("fp32",), cuda=True, peers=("mbrl",)) if row.table == "model"]
+    speed = {"steelyard": 60.0, "mbrl": 20.0}
+    results = [bench.Result(row, [speed[row.library] * row.threads]) for row in rows if not row.options.get("plain")]
+    found = {result.row.label: bench.ratios(result, results) for result in results if result.row.threads == 1}
+    assert found["fit, likelihood, compiled, fp32"] == found["imagine, likelihood, eager"] == {"mbrl-lib": 1.5}
+    for without in (
+        "fit, likelihood",
+        "imagine, likelihood",
+        "fit, vagram, compiled, fp32",
+        "fit, likelihood, compiled, fp32, GPU",
+    ):
+        assert found[without] == {}
+
+
+def test_every_peer_is_measured_in_its_tables_alone(imported):
+    plan = imported("benchmarks.plan")
+    rows = plan.plan((1, 2), ("fp32",), cuda=False, peers=tuple(plan.PEERS))
+    for library, peer in plan.PEERS.items():
+        assert {row.table for row in rows if row.library == library} == set(peer.tables)
+
+
+def test_a_missing_peer_is_named_where_it_would_be_measured(imported, monkeypatch, capsys):
+    bench = imported("bench")
+    monkeypatch.setattr(bench, "installed", lambda python: {})
+    monkeypatch.setattr(bench, "measure", lambda rows, options, console: [])
+    bench.bench(bench.Bench(tables=("model",), peers=True, peer_python="theirs", json=True))
+    (note,) = [note for note in json.loads(capsys.readouterr().out)["notes"] if "not installed" in note]
+    commands = "theirs -m pip install hydra-core termcolor tqdm && theirs -m pip install --no-deps mbrl"
+    assert note == f"mbrl-lib is not installed in theirs: {commands}"
 
 
 def test_a_model_is_fitted_and_imagined_by_both(imported):
