@@ -5,15 +5,17 @@
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import mujoco
 import numpy as np
 import torch
-from mujoco.batch import MODEL_FIELDS, Batch
 from torch import Tensor
 
 from steelyard.envs.draws import uniform
 from steelyard.envs.vector import EnvError
+
+if TYPE_CHECKING:  # MuJoCo loads OpenGL as it is imported, which `gl.choose_backend` must come before
+    import mujoco
 
 Range = tuple[float, float]
 TOGETHER: dict[str, tuple[str, ...]] = {
@@ -77,7 +79,7 @@ class Randomization:
                 raise EnvError(f"{min(again)} is to be scaled twice; leave it out of randomization.fields.")
             found |= set(names)
 
-    def ranges(self, task: str, model: mujoco.MjModel) -> list[tuple[tuple[str, ...], Range]]:
+    def ranges(self, task: str, model: "mujoco.MjModel") -> list[tuple[tuple[str, ...], Range]]:
         """Fields that share factors, and their range. Raises `EnvError` for a field of which the model cannot make use."""
         for option, names, _ in self._wanted():
             for name in names:
@@ -96,17 +98,17 @@ class Randomization:
         for name, low, high in self.fields:
             yield f"randomization.fields {name}", (name,), (low, high)
 
-    def names(self, task: str, model: mujoco.MjModel) -> tuple[str, ...]:
+    def names(self, task: str, model: "mujoco.MjModel") -> tuple[str, ...]:
         """Fields of `MjModel` that will differ between worlds."""
         return tuple(name for names, _ in self.ranges(task, model) for name in names)
 
-    def derived(self, task: str, model: mujoco.MjModel) -> tuple[str, ...]:
+    def derived(self, task: str, model: "mujoco.MjModel") -> tuple[str, ...]:
         """Further fields that may differ then: constants that MuJoCo computes from the others."""
         names = set(self.names(task, model))
-        needed = not names.isdisjoint(mujoco.MjModel._setconst_inputs)
+        needed = not names.isdisjoint(type(model)._setconst_inputs)
         return tuple(name for name in DERIVED if needed and name not in names and getattr(model, name).size)
 
-    def values(self, task: str, model: mujoco.MjModel, keys: Tensor) -> dict[str, Tensor]:
+    def values(self, task: str, model: "mujoco.MjModel", keys: Tensor) -> dict[str, Tensor]:
         """Those fields [worlds, ...] float64 on the device of `keys` [worlds] int64, the worlds' seeds."""
         found: dict[str, Tensor] = {}
         for names, factor in self.factors(task, model, keys):
@@ -115,7 +117,7 @@ class Randomization:
                 found[name] = base * factor.view(*factor.shape, *[1] * (base.ndim - 1))
         return found
 
-    def factors(self, task: str, model: mujoco.MjModel, keys: Tensor) -> list[tuple[tuple[str, ...], Tensor]]:
+    def factors(self, task: str, model: "mujoco.MjModel", keys: Tensor) -> list[tuple[tuple[str, ...], Tensor]]:
         """Fields that share factors, and these factors [worlds, n] float64 of the worlds with the seeds `keys`."""
         found: list[tuple[tuple[str, ...], Tensor]] = []
         for number, (names, (low, high)) in enumerate(self.ranges(task, model)):
@@ -124,13 +126,15 @@ class Randomization:
             found.append((names, low + (high - low) * draw))
         return found
 
-    def for_critics(self, task: str, model: mujoco.MjModel, keys: Tensor) -> Tensor | None:
+    def for_critics(self, task: str, model: "mujoco.MjModel", keys: Tensor) -> Tensor | None:
         """What critics see of the worlds' factors [worlds, n] float64: all of them, or None if they are not shown or there are none."""
         factors = [factor for _, factor in self.factors(task, model, keys)]
         return torch.cat(factors, dim=1) if self.shown and factors else None
 
-    def constants(self, task: str, model: mujoco.MjModel, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def constants(self, task: str, model: "mujoco.MjModel", values: dict[str, Tensor]) -> dict[str, Tensor]:
         """The fields `derived` names, [worlds, ...] float64 on the CPU, for worlds with `values`: computed by the C engine on all cores."""
+        from mujoco.batch import Batch
+
         names = self.derived(task, model)
         if not names:
             return {}
@@ -142,8 +146,9 @@ class Randomization:
         return {name: torch.from_numpy(array.copy()) for name, array in found.items()}
 
 
-def _require_field(task: str, option: str, name: str, model: mujoco.MjModel) -> None:
+def _require_field(task: str, option: str, name: str, model: "mujoco.MjModel") -> None:
     """Raises `EnvError` unless `name` is a field of numbers that may differ between worlds and that MuJoCo does not compute itself."""
+    from mujoco.batch import MODEL_FIELDS
 
     def numbers(name: str) -> bool:
         value = getattr(model, name, None)
@@ -155,5 +160,5 @@ def _require_field(task: str, option: str, name: str, model: mujoco.MjModel) -> 
         raise EnvError(f"{task}: {option} is no array of numbers in MuJoCo's MjModel{meant}")
     if name not in MODEL_FIELDS:
         raise EnvError(f"{task}: {option} is the same in all worlds, which share meshes and the like; leave it out.")
-    if name in mujoco.MjModel._setconst_outputs and name not in mujoco.MjModel._setconst_inputs:
+    if name in type(model)._setconst_outputs and name not in type(model)._setconst_inputs:
         raise EnvError(f"{task}: {option} is computed by MuJoCo from other fields; scale those instead.")

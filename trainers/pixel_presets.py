@@ -1,6 +1,7 @@
 """Recipes for pixels: DrQ-v2 for each class of the dm-control suite, and DrQ(epsilon) for games.
 
-Sources: DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645) and its released configuration; DrQ(epsilon) (Agarwal et al. 2021) as Dopamine configures it.
+Sources: DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645) and its released configuration; DrQ(epsilon) (Agarwal et al. 2021) with the
+hyperparameters of Dopamine.
 """
 
 import dataclasses
@@ -118,13 +119,17 @@ DRQ_EPSILON = Run(
     ),
     "drq-eps",
     pictures=Pictures(stack=4),
-    env_steps=100_000,
+    env_steps=400_000,
+    action_repeat=4,
     random_steps=1_600,
     schedule=FixedRatio(1.0),
-    evaluation_interval=20_000,
-    checkpoint_interval=20_000,
+    evaluation_interval=80_000,
+    checkpoint_interval=80_000,
 )
-"""DrQ(epsilon) with the 100,000 decisions of Atari-100k."""
+"""DrQ(epsilon) with the 100,000 decisions of Atari-100k, of four frames each.
+
+Not as in Dopamine: sticky actions stay on, losing a life ends nothing, and evaluations are greedy, of ten episodes, where there
+one action in a thousand is random and a hundred are played."""
 
 PIXELS: Mapping[str, Run] = {
     **{

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import imageio.v2 as imageio
-import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -56,6 +55,8 @@ def film(agent: Actor, env: VectorEnv, path: Path, seed: int, *, every: int = 1,
 
 
 def _first_frame(env: VectorEnv) -> NDArray[np.uint8]:
+    import mujoco  # here, because it loads OpenGL as it is imported
+
     # Only here does a missing OpenGL show; mujoco's own error is what glfw raises without a display.
     try:
         return env.render()

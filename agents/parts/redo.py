@@ -154,8 +154,9 @@ Moments = dict[Tensor, tuple[Tensor, Tensor]]
 
 def renew(layer: HiddenLayer, fresh: HiddenLayer, units: Tensor, moments: Moments) -> None:
     """Fresh incoming weights [members, units, ...] for the units, bias zero, the normalisation's gain one and offset zero."""
-    for name in ("weight", "bias"):
-        overwrite(getattr(layer.incoming, name), getattr(fresh.incoming, name), units, moments)
+    bias: Tensor = layer.incoming.bias  # pyright: ignore
+    overwrite(layer.incoming.weight, fresh.incoming.weight, units, moments)  # pyright: ignore
+    overwrite(bias, torch.zeros_like(bias), units, moments)
     if layer.norm is not None and fresh.norm is not None:
         for parameter, source in zip(layer.norm.parameters(), fresh.norm.parameters(), strict=True):
             overwrite(parameter, source, units, moments)

@@ -174,8 +174,9 @@ def kill(module: Any, layer: int, unit: int, member: int | None = None) -> None:
 
 
 def test_recycling_dead_units_changes_no_output_and_renews_them(build: Build, draw_batch: Draw, configs: Any):
-    plasticity = ReDo(period=2, threshold=0.0)
-    agent, plain = (build(configs["sac"], actor=MATRICES, critic=MATRICES, plasticity=p) for p in (plasticity, ReDo(period=99)))
+    """Biases of the renewed become zero even where the network began with others."""
+    plasticity, critic = ReDo(period=2, threshold=0.0), dataclasses.replace(MATRICES, hidden_bias=0.1)
+    agent, plain = (build(configs["sac"], actor=MATRICES, critic=critic, plasticity=p) for p in (plasticity, ReDo(period=99)))
     for a in (agent, plain):
         a.update(draw_batch(0))
         for child in (a.critic, a.target_critic):

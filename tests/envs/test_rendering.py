@@ -99,6 +99,27 @@ def test_environments_do_not_draw_into_each_other():
         world.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="MuJoCo draws with the system's own library elsewhere")
+@pytest.mark.parametrize("task", ["walker-run", "HalfCheetah-v5"])
+def test_a_missing_library_is_named_by_a_process_of_its_own(task):
+    """There MuJoCo is imported only after the library has been looked for, whose absence it would end in a traceback at."""
+    code = (
+        "import ctypes, os, sys, torch\n"
+        "os.environ['MUJOCO_GL'] = 'osmesa'\n"
+        "def load(name, *arguments, **named):\n"
+        "    raise OSError(name)\n"
+        "ctypes.CDLL = load\n"
+        "import steelyard.envs, steelyard.trainers.video\n"
+        "assert 'mujoco' not in sys.modules\n"
+        "try:\n"
+        f"    steelyard.envs.make({task!r}, 1)\n"
+        "except steelyard.envs.EnvError as error:\n"
+        "    print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "install libosmesa6" in result.stdout, result.stderr
+
+
 @needs_gl
 def test_mujoco_may_be_imported_first():
     """Left alone it takes glfw, which needs a display."""

@@ -65,6 +65,12 @@ def test_classes_and_exceptions() -> None:
     assert all(canonical_name(task) == task for task in (*EASY, *MEDIUM, *HARD))
 
 
+def test_games_are_played_for_100_000_decisions_of_four_frames() -> None:
+    run = PIXELS["drq-eps"]
+    assert (run.env_steps, run.action_repeat, run.random_steps) == (400_000, 4, 1_600)
+    assert run.total_updates == 100_000 - 1_600
+
+
 def test_the_adaptive_recipe_has_the_published_rule() -> None:
     assert PIXELS["drq-v2-adaptive"].schedule == AdaptiveRatio(0.5, 2.0, 25_000, 500, 0.001, 1)
     assert PIXELS["drq-v2-adaptive"].task == "quadruped-run"
