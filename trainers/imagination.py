@@ -198,6 +198,8 @@ class Imaginer:
         self.clocks = {"fit": Every(config.fit_interval), "rollouts": Every(config.offline_rollout_interval)}
         self.clocks["offline"] = Every(config.offline_fit_interval or 1)
         self.begun, self.epoch = False, 1
+        self.rolled = 1
+        """Steps of the newest rollouts."""
         self.starts = [
             UniformSampler(buffer, max(config.batch, 1), 1, setting.agent.gamma, setting.seed) for buffer in setting.buffers
         ]
@@ -277,21 +279,24 @@ class Imaginer:
         if self.replay is None:
             return
         starts = self.starts[0] if offline or not len(self.setting.buffers[-1]) else self.starts[-1]
-        horizon, reward, length = self.horizon(), 0.0, 0.0
+        self.rolled, reward, length = self.horizon(), 0.0, 0.0
         for _ in range(self.config.rollouts // self.config.batch):
-            gained, alive = self.roll_batch(self.replay, starts.sample().obs, horizon)
-            reward, length = reward + gained, length + alive
+            begun = starts.sample()
+            gained, steps = self.roll_batch(self.replay, begun.obs, begun.weight > 0, self.rolled)
+            reward, length = reward + gained, length + steps
         self.refresh()
         self.metrics |= {
-            "model/horizon": horizon,
+            "model/horizon": self.rolled,
             "model/imagined_reward": reward / max(length, 1),
             "model/imagined_length": length / self.config.rollouts,
             "model/imagined_rows": int(self.sampler.count),
         }
 
-    def roll_batch(self, replay: ReplayBuffer, obs: torch.Tensor, horizon: int) -> tuple[float, float]:
-        """One batch of rollouts; returns the sum of their rewards and the number of their steps."""
-        alive = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
+    def roll_batch(self, replay: ReplayBuffer, obs: torch.Tensor, alive: torch.Tensor, horizon: int) -> tuple[float, float]:
+        """One batch of rollouts from the rows that are `alive`; returns the sum of their rewards and the number of their steps.
+
+        A draw from real replay may hold rows that are no transitions, the last observation of an episode: nothing begins there.
+        """
         reward, steps = torch.zeros((), device=obs.device), torch.zeros((), device=obs.device)
         for _ in range(horizon):
             imagined = self.model.imagine(
@@ -316,7 +321,7 @@ class Imaginer:
     def refresh(self) -> None:
         """Draw from now on from what is in imagined replay now."""
         if self.replay is not None:
-            self.sampler.refresh(self.kept(self.horizon()))
+            self.sampler.refresh(self.kept(self.rolled))
 
     def state_dict(self) -> dict[str, Any]:
         """Clocks, where rollouts begin, and what was measured last."""
@@ -325,6 +330,7 @@ class Imaginer:
             "starts": [sampler.state_dict() for sampler in self.starts],
             "begun": self.begun,
             "epoch": self.epoch,
+            "rolled": self.rolled,
             "metrics": dict(self.metrics),
         }
 
@@ -334,7 +340,7 @@ class Imaginer:
             clock.load_state_dict(state["clocks"][name])
         for sampler, saved in zip(self.starts, state["starts"], strict=True):
             sampler.load_state_dict(saved)
-        self.begun, self.metrics = state["begun"], dict(state["metrics"])
+        self.begun, self.rolled, self.metrics = state["begun"], state["rolled"], dict(state["metrics"])
         self.begin_epoch(state["epoch"])
 
 

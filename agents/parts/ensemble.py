@@ -250,7 +250,7 @@ class DynamicsEnsemble(Part):
         next_obs, reward = next_obs[row % self.config.elites, row], reward[row % self.config.elites, row]
         discount = agent.gamma * (~self.terminates(next_obs)).float()
         real = (batch.action, batch.next_obs, batch.reward, batch.discount, batch.weight)
-        fresh = (action, next_obs, reward, discount, torch.ones_like(batch.weight[-rows:]))
+        fresh = (action, next_obs, reward, discount, (batch.weight[-rows:] > 0).float())
         joined = (
             torch.cat((old[:-rows], torch.where(self.fits > 0, new, old[-rows:]))) for old, new in zip(real, fresh, strict=True)
         )

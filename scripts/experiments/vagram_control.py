@@ -13,7 +13,7 @@ from steelyard.agents.parts.ensemble import ModelObjective
 from steelyard.agents.sac import SAC
 from steelyard.trainers.config import Run
 from steelyard.trainers.curves import Curves
-from steelyard.trainers.model_presets import PENDULUM, VAGRAM_HOPPER, with_model
+from steelyard.trainers.model_presets import PENDULUM, VAGRAM_DISTRACTED, VAGRAM_HOPPER, with_model
 from steelyard.trainers.shrinking import debug
 from steelyard.trainers.tables import Table
 
@@ -192,8 +192,12 @@ class VagramHopper:
         )
         model = base.agent.model  # pyright: ignore[reportAttributeAccessIssue]
         base = dataclasses.replace(base, agent=dataclasses.replace(agent, model=model, **networks))
+        distracted = dataclasses.replace(base, imagination=VAGRAM_DISTRACTED.imagination)  # the authors' schedules there
         runs = [
-            labelled(base, name, count, seed) for count in self.distractors for name in self.objectives for seed in self.seeds
+            labelled(distracted if count else base, name, count, seed)
+            for count in self.distractors
+            for name in self.objectives
+            for seed in self.seeds
         ]
         return [named(debug(run), run) if self.debug else run for run in runs]
 

@@ -351,6 +351,9 @@ def test_fresh_rows_are_of_the_present_policy() -> None:
     torch.testing.assert_close(mixed.reward[-2:], reward[rows, rows])
     ends = next_obs[rows, rows, 0] > given.obs[7, 0]
     torch.testing.assert_close(mixed.discount[-2:], learner.gamma * (~ends).float())
+    none = given._replace(weight=given.weight.index_fill(0, torch.tensor([7]), 0.0))
+    with torch.no_grad():
+        assert learner.model.mix(learner, none, noise).weight.tolist()[-2:] == [1.0, 0.0]  # no transition, no fresh row
     assert learner.check(learner.update(given)) is None
 
 

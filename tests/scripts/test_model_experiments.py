@@ -117,6 +117,11 @@ def test_control_runs_differ_in_objective_distractors_and_seed(imported):
     assert len({(run.preset, run.seed) for run in hopper}) == len(hopper) == 2 * 3 * 3
     wide = next(run for run in hopper if run.preset == "likelihood-5-15-distractors")
     assert wide.distractors == 15
+    assert [wide.imagination.horizon(epoch) for epoch in (1, 150)] == [1, 1]  # the authors' schedules with distractors
+    assert wide.imagination.mixing.probability(50) == 0.95 > wide.imagination.mixing.probability(20)
+    plain = next(run for run in hopper if not run.distractors)
+    assert plain.imagination.horizon(150) > 1
+    assert plain.imagination.mixing.probability(20) == 0.95
     assert wide.agent.model.objective.high == 5.0
     assert wide.agent.model.hidden == (64, 64)
     assert {run.agent.critic for run in hopper} == {wide.agent.critic}

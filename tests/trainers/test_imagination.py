@@ -123,6 +123,28 @@ def test_rollouts_begin_in_real_rows_follow_the_model_and_stop_where_they_end() 
     assert found.metrics["model/imagined_rows"] == len(index)
 
 
+def test_nothing_begins_where_an_episode_ended() -> None:
+    """Episodes of one step: every second row of replay is an observation that is no transition's first."""
+    buffer = ReplayBuffer(SPEC, 400, 1)
+    yes, no = torch.ones(1) > 0, torch.zeros(1) > 0
+    for count in range(150):
+        ends = count % 2 == 0
+        seen = torch.full((1, 2), float(ends))
+        step = Step(1 - seen, 1 - seen, torch.zeros(1), yes if ends else no, no, yes if ends else no, {})
+        buffer.add(seen, torch.zeros(1, 1), step)
+    _, found = imaginer(Rollouts(rollouts=2_000, batch=1_000))
+    found.starts[0] = UniformSampler(buffer, 1_000, 1, 0.9, 0)
+    found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
+    begun = found.starts[0].sample()
+    assert int((begun.weight == 0).sum()) > 0
+    assert bool((begun.obs[begun.weight == 0] == 0).all())
+    found.roll(False)
+    assert found.replay is not None
+    rows = found.replay.gather(found.sampler.addresses[: int(found.sampler.count)], 1, 0.9)
+    assert 1_000 < len(rows.obs) < 2_000
+    assert bool((rows.obs == 1).all())
+
+
 def test_old_epochs_are_forgotten_whatever_the_horizon() -> None:
     settings = Rollouts(rollouts=20, batch=10, horizon=Ramp(1, 3, 2, 4), epoch=20, fit_interval=10, retained_epochs=1)
     _, found = imaginer(settings)
@@ -290,21 +312,24 @@ def test_a_diverging_model_is_named() -> None:
         found.roll(False)
 
 
-@pytest.mark.parametrize("mixing", [RealShare(), Coin(Ramp(0.3, 0.9, 1, 3))])
+@pytest.mark.parametrize(
+    ("mixing", "fit_interval", "steps"), [(RealShare(), 25, 77), (Coin(Ramp(0.3, 0.9, 1, 3)), 25, 77), (RealShare(), 30, 95)]
+)
 def test_a_run_with_a_model_resumes_as_if_it_had_not_stopped(
-    mixing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixing: Any, fit_interval: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rollouts = Rollouts(fit_interval=25, rollouts=40, batch=20, horizon=Ramp(1, 3, 1, 3), epoch=25, mixing=mixing)
+    """Also where the epoch, and with it the horizon, has changed since the newest rollouts."""
+    rollouts = Rollouts(fit_interval=fit_interval, rollouts=40, batch=20, horizon=Ramp(1, 3, 1, 3), epoch=25, mixing=mixing)
     model = dataclasses.replace(MODEL, objective=ValueGradient(low_clip=0.05), fresh_share=0.25)
     run = small("Hopper-v5", rollouts, model, distractors=2, first_actions="policy", acting="mode")
     whole = Online(run, tmp_path / "whole")
     whole.train()
     stopped = Online(run, tmp_path / "parts")
-    while stopped.steps < 77:
+    while stopped.steps < steps:
         stopped.step()
     stopped.save()
     parts = Online(run, tmp_path / "parts")
-    assert parts.steps == 77
+    assert parts.steps == steps
     parts.train()
     one, other = whole.state_dict(), parts.state_dict()
     for name, value in one["agent"].items():
