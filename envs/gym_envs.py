@@ -94,7 +94,7 @@ class GymEnv:
         valid = ~self._ended
         with self._alive():
             scaled = self._actions.to_world(array).reshape(self.num_envs, *self._action_shape)
-            observed, reward, terminated, truncated, info = self._vector.step(scaled)
+            observed, reward, terminated, truncated, _ = self._vector.step(scaled)
         self._ended = terminated | truncated
         self._observed = to_float32(self._task, "observation", observed)
         obs = self._tensor(self._observed)
@@ -105,7 +105,7 @@ class GymEnv:
             terminated=self._tensor(terminated),
             truncated=self._tensor(truncated),
             valid=self._tensor(valid),
-            info=info,
+            info={},
         )
 
     def render(self) -> NDArray[np.uint8]:

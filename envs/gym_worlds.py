@@ -32,22 +32,26 @@ class World(gym.Wrapper):
         self._task, self._index, self._action_repeat = task, index, action_repeat
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As Gymnasium's; its spaces get the seed too, for worlds that draw from them themselves."""
+        """As Gymnasium's; its spaces get the seed too, for worlds that draw from them themselves.
+
+        What a world says beside that is left out, here and in steps: Gymnasium puts that of all worlds into one array per name, and
+        fails where its shape or type changes.
+        """
         if seed is not None:
             self.action_space.seed(seed)
             self.observation_space.seed(seed)
-        obs, info = self.env.reset(seed=seed, options=options)
-        return self._checked(obs), info
+        obs, _ = self.env.reset(seed=seed, options=options)
+        return self._checked(obs), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """As Gymnasium's; the repetition stops where the episode ends."""
-        obs, total, terminated, truncated, info = self.env.step(action)
+        obs, total, terminated, truncated, _ = self.env.step(action)
         for _ in range(self._action_repeat - 1):
             if terminated or truncated:
                 break
-            obs, reward, terminated, truncated, info = self.env.step(action)
+            obs, reward, terminated, truncated, _ = self.env.step(action)
             total = self._number(total) + self._number(reward)
-        return self._checked(obs), self._number(total), bool(terminated), bool(truncated), info
+        return self._checked(obs), self._number(total), bool(terminated), bool(truncated), {}
 
     def _number(self, reward: Any) -> float:
         """A reward as a number; an array of one element is taken for it."""

@@ -200,8 +200,22 @@ class Whole(Walk):
     action_space = Box(0, 5, (1,), np.int64)
 
 
+class Talkative(Walk):
+    """What it says beside observations changes shape, type and names."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, _ = super().reset(seed=seed)
+        return obs, {"goal": np.zeros(2), "found": {"a": 1}, "note": "begun"}
+
+    def step(self, action):
+        obs, reward, _, truncated, _ = super().step(action)
+        goal = np.zeros(2 + self.age % 3)
+        return obs, reward, self.age >= 5 + int(self.place > 0), truncated, {"goal": goal, "found": 0.5, "note": self.age}
+
+
 for kind in (
     Walk,
+    Talkative,
     DictWalk,
     ActorAndCritic,
     PolicyAndCritic,

@@ -24,6 +24,16 @@ def step_until_refused(env, action=None):
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_worlds_may_say_whatever_they_like_beside_observations(vectorization):
+    env = make("foreign_worlds:Talkative-v0", 3, vectorization=vectorization)
+    env.reset(seed=0)
+    for _ in range(20):
+        step = env.step(torch.zeros(3, 1))
+    env.close()
+    assert step.info == {}
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
     ("name", "obs_size"), [("Walk", 2), ("DictWalk", 3), ("TupleWalk", 4), ("EndsAtOnce", 2), ("TwoByTwo", 2), ("OneElement", 2)]
 )
