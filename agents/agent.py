@@ -98,10 +98,14 @@ class Agent(nn.Module):
             *self.losses,
             *(slot for slot in self.slots if any(p.requires_grad for p in self.get_submodule(slot).parameters())),
         )
-        self.optimizers = nn.ModuleDict(
-            {name: self.optimizer_of(name).build(dict(self.own(name)), total_updates) for name in self.trained}
-        )
         self.every |= {slot: cast(Part, self.get_submodule(slot)).interval for slot in self.slots}
+        # A delayed loss takes fewer steps than the run has updates, and its learning rate still has to arrive.
+        self.optimizers = nn.ModuleDict(
+            {
+                name: self.optimizer_of(name).build(dict(self.own(name)), total_updates // self.every.get(name, 1))
+                for name in self.trained
+            }
+        )
         self.bf16 = self.execution.autocast_enabled(self.device)
         # In reverse, because an intervention may put something into the networks that other parts then make copies of.
         for part in reversed(self.parts()):

@@ -9,6 +9,14 @@ from torch import Tensor
 
 from steelyard.envs.vector import EnvError
 
+BOUNDLESS = 1e18
+"""Bounds from here on count as infinite: tasks write float32's largest number for none, and squares of these overflow it."""
+
+
+def bounded(low: NDArray[np.floating], high: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which components of an action [action_size] have two bounds, so that [-1, 1] can stand for them."""
+    return np.maximum(-low, high) < BOUNDLESS
+
 
 class ActionBounds:
     """The affine map from [-1, 1] to a world's own bounds; components with an infinite bound pass through unchanged."""
@@ -16,10 +24,10 @@ class ActionBounds:
     def __init__(self, low: NDArray[np.floating], high: NDArray[np.floating], dtype: DTypeLike):
         """`low` and `high`: [action_size]. `dtype`: of the actions handed to the world."""
         low, high = low.astype(np.float64), high.astype(np.float64)
-        bounded = np.isfinite(low) & np.isfinite(high)
+        both = bounded(low, high)
         # Subtracted only where both are finite: inf - inf warns.
-        self._centre = np.add(low, high, out=np.zeros_like(low), where=bounded) / 2
-        self._half = np.where(bounded, np.subtract(high, low, out=np.zeros_like(low), where=bounded) / 2, 1.0)
+        self._centre = np.add(low, high, out=np.zeros_like(low), where=both) / 2
+        self._half = np.where(both, np.subtract(high, low, out=np.zeros_like(low), where=both) / 2, 1.0)
         self._low, self._high, self._dtype = low, high, np.dtype(dtype)
         self._identity = bool(np.all(self._centre == 0) and np.all(self._half == 1) and np.all(low <= -1) and np.all(high >= 1))
 

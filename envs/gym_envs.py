@@ -17,7 +17,7 @@ from torch import Tensor
 
 from steelyard.agents.types import Spec, Step
 from steelyard.envs import atari
-from steelyard.envs.edge import ActionBounds, Choices, check_actions, to_float32
+from steelyard.envs.edge import ActionBounds, Choices, bounded, check_actions, to_float32
 from steelyard.envs.gym_worlds import World, make_world, one_line, quiet, registered
 from steelyard.envs.painters import OwnPictures, is_simulation, scene_painter
 from steelyard.envs.pictures import RenderThread, close_at_exit
@@ -210,7 +210,7 @@ def _action_map(task: str, space: gym.Space[Any]) -> tuple[ActionBounds | Choice
     assert isinstance(space, gym.spaces.Box)  # make_world saw to it
     low, high = space.low.ravel(), space.high.ravel()
     # A component without both bounds is not rescaled but cut off: something of [-1, 1] must be left of it.
-    for index in np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)) & ~(np.maximum(low, -1) < np.minimum(high, 1))):
+    for index in np.flatnonzero(~bounded(low, high) & ~(np.maximum(low, -1) < np.minimum(high, 1))):
         raise EnvError(
             f"{task}: component {index} of its actions goes from {low[index]:g} to {high[index]:g}, which cannot be rescaled and has "
             "next to nothing in [-1, 1]; give it two finite bounds (gymnasium.wrappers.TransformAction)."

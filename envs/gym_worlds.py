@@ -38,8 +38,9 @@ class World(gym.Wrapper):
         fails where its shape or type changes.
         """
         if seed is not None:
-            self.action_space.seed(seed)
-            self.observation_space.seed(seed)
+            for seen in (self, self.env.unwrapped):
+                seen.action_space.seed(seed)
+                seen.observation_space.seed(seed)
         obs, _ = self.env.reset(seed=seed, options=options)
         return self._checked(obs), {}
 

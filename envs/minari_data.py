@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from steelyard.envs.asymmetric import policy_and_critic
 from steelyard.envs.dataset_type import Dataset, DatasetError
+from steelyard.envs.edge import bounded
 
 
 def load_id(name: str) -> Dataset:
@@ -188,9 +189,9 @@ def _unit_actions(name: str, episode: Any, space: gym.Space) -> NDArray[np.float
 
 def _to_unit(action: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
     """Actions [T, size] from their bounds to [-1, 1]; exactly themselves where the bounds are -1 and 1, or infinite."""
-    bounded = np.isfinite(low) & np.isfinite(high) & (high > low) & ~((low == -1) & (high == 1))
-    centre = np.where(bounded, np.add(low, high, out=np.zeros_like(low), where=bounded) / 2, 0.0)
-    half = np.where(bounded, np.subtract(high, low, out=np.ones_like(low), where=bounded) / 2, 1.0)
+    rescaled = bounded(low, high) & (high > low) & ~((low == -1) & (high == 1))
+    centre = np.where(rescaled, np.add(low, high, out=np.zeros_like(low), where=rescaled) / 2, 0.0)
+    half = np.where(rescaled, np.subtract(high, low, out=np.ones_like(low), where=rescaled) / 2, 1.0)
     return (action - centre) / half
 
 

@@ -8,6 +8,7 @@ something that cannot be seen as plain data (a Box2D world, a socket): then noth
 
 import functools
 import logging
+import random
 import types
 from collections import OrderedDict, deque
 from enum import Enum
@@ -26,8 +27,7 @@ _CONSTANT = (type, types.ModuleType, types.FunctionType, types.MethodType, types
 """Types of attributes that are taken to be part of the program, not of its state; closures must not keep state."""
 _NEVER_STATE = ("pygame", "gymnasium.envs.mujoco.mujoco_rendering", "gymnasium.envs.registration")
 """Modules whose objects only draw pictures or describe how a world was made."""
-_HEAP_TYPE = 1 << 9
-"""CPython's flag of classes made by a class statement (or by an extension in the same manner)."""
+_POINTER = np.dtype(np.intp).itemsize
 _CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
 
 
@@ -102,6 +102,8 @@ class _Saver:
             return {"kind": "generator", "state": self.save(value.bit_generator.state)}
         if isinstance(value, np.random.RandomState):
             return {"kind": "generator", "state": self.save(value.get_state(legacy=False))}
+        if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+            return {"kind": "random", "state": self.save(value.getstate())}
         if isinstance(value, mujoco.MjModel):
             return {"kind": "model", "index": len(self.models), "state": self._save_model(value)}
         if isinstance(value, mujoco.MjData):
@@ -168,6 +170,8 @@ class _Loader:
                 current.set_state(state)
             else:
                 _expect(current, np.random.Generator).bit_generator.state = state
+        elif kind == "random":
+            _expect(current, random.Random).setstate(self.load(None, saved["state"]))
         elif kind == "model":
             self._references[saved["index"]].load(_expect(current, mujoco.MjModel), saved["state"])
         elif kind == "data":
@@ -205,8 +209,17 @@ def _load_array(current: Any, saved: np.ndarray) -> np.ndarray:
 
 def _is_plain_object(value: Any) -> bool:
     """Whether all that `value` holds is in its `__dict__`: written in Python all the way up, and without slots."""
-    lineage = type(value).__mro__[:-1]
-    return hasattr(value, "__dict__") and all(c.__flags__ & _HEAP_TYPE and not vars(c).get("__slots__") for c in lineage)
+    return hasattr(value, "__dict__") and all(map(_holds_nothing_itself, type(value).__mro__[:-1]))
+
+
+def _holds_nothing_itself(kind: type) -> bool:
+    """Whether instances of a class are no larger than its parent's, but for the pointers to a `__dict__` and to weak references.
+
+    What slots and classes written in C add is out of sight.
+    """
+    parent = kind.__base__ or object
+    pointers = sum(name in vars(kind) for name in ("__dict__", "__weakref__"))
+    return kind.__basicsize__ - parent.__basicsize__ <= pointers * _POINTER and not vars(kind).get("__slots__")
 
 
 def _expect(value: Any, kind: type[Built]) -> Built:

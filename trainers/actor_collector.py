@@ -18,7 +18,6 @@ class ActorCollector:
 
     def __init__(self, run: Run, agent: ActingAgent, buffer: ReplayBuffer):
         self.run, self.agent, self.buffer = run, agent, buffer
-        self.segment = max(run.checkpoint_interval // run.action_repeat, 1)
         self.total = -(-run.env_steps // run.action_repeat)
         self.before = 0
         self.pool: Pool | None = None
@@ -28,11 +27,16 @@ class ActorCollector:
         pool = self.pool or self.start()
         if pool.collected == pool.limit:
             done = self.before + pool.collected
-            pool.allow(min((done // self.segment + 1) * self.segment, self.total) - self.before)
+            pool.allow(min(self.next_checkpoint(done), self.total) - self.before)
         new = pool.collect()
         for step in new.steps:
             self.agent.observe(step)
         return new.transitions
+
+    def next_checkpoint(self, transitions: int) -> int:
+        """Transitions of the whole run at which, after so many, the next checkpoint is due: intervals count environment steps."""
+        interval, repeat = self.run.checkpoint_interval, self.run.action_repeat
+        return -(-(transitions * repeat // interval + 1) * interval // repeat)
 
     def start(self) -> Pool:
         """The actors, once it is known how far the run has come."""

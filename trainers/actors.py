@@ -25,6 +25,7 @@ from steelyard.envs.vector import VectorEnv
 from steelyard.trainers.actor_process import PAUSE, Assignment, Board, run
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collected import TRIES, ActorError, Collected, Episode
+from steelyard.trainers.evaluation import training_seed
 from steelyard.trainers.shared_weights import SharedWeights
 
 PATIENCE = 120.0
@@ -273,15 +274,16 @@ class ActorPool:
         # The server imports the suite once, in a process without threads, and each actor is a copy of it.
         context.set_forkserver_preload([run.__module__])
         errors, far_end = context.Pipe(duplex=False)
-        env_seed, noise_seed = np.random.SeedSequence([self.seed, actor, self._starts[actor]]).generate_state(2)
+        origin, (first, last) = (self.seed, actor, self._starts[actor]), self._columns(actor)
+        noise_seed = int(np.random.SeedSequence(origin).generate_state(2)[1])
         assignment = Assignment(
             actor=actor,
-            columns=self._columns(actor),
+            columns=(first, last),
             make_env=self.make_env,
             buffer=self.buffer,
             weights=self.weights,
             board=self.board,
-            seeds=(int(env_seed) // 2, int(noise_seed)),
+            seeds=(training_seed(origin, last - first), noise_seed),
             written=self.counts[actor],
             random_transitions=self.random_transitions,
             errors=far_end,

@@ -12,6 +12,7 @@ from steelyard.agents.random_streams import resume
 from steelyard.envs.vector import VectorEnv
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collected import Episode
+from steelyard.trainers.evaluation import training_seed
 
 SEEDS_PER_RUN = 1_000
 """Training world i of the run with seed s starts from the seed `1000 s + i`; evaluation's seeds begin at 10^9."""
@@ -130,7 +131,7 @@ class LocalCollector:
         resume(self.generator, state["generator"])
         self.finished = [Episode(score, length) for score, length in state["finished"]]
         if state["env"] is None:
-            self.obs = self.env.reset(self.seed * SEEDS_PER_RUN + self.transitions % SEEDS_PER_RUN)
+            self.obs = self.env.reset(training_seed((self.seed, self.transitions), self.env.num_envs))
             self.buffer.cut()
             return
         self.env.load_state_dict(state["env"])

@@ -1,6 +1,7 @@
 """The score of an agent: whole episodes with deterministic actions, in worlds that training never sees."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,7 @@ RUN_SEEDS = 300_000
 FRESH_SEEDS = 150_000
 """Added to a run's seed for a score of a finished run: episodes that none of its own evaluations, and no choice of a best
 checkpoint, has seen."""
-LONGEST_EPISODE = 1_000_000
+LONGEST_EPISODE = 100_000
 """Decisions after which an episode of a world without a time limit counts as endless."""
 
 
@@ -94,6 +95,11 @@ def evaluation_seed(seed: int) -> int:
     return EVALUATION_SEEDS + seed * SEEDS_PER_RUN
 
 
+def training_seed(origin: Sequence[int], worlds: int) -> int:
+    """A world seed for training that `origin`, any numbers from 0 on, names as if by chance; `worlds` seeds from it on are below evaluation's."""
+    return int(np.random.SeedSequence(origin).generate_state(1)[0]) % (EVALUATION_SEEDS - worlds)
+
+
 @torch.no_grad()
 def evaluate(agent: Actor, env: VectorEnv, episodes: int, seed: int) -> Scores:
     """Plays `episodes` whole episodes with the agent's deterministic actions and returns their scores; `seed` is the run's.
@@ -133,7 +139,8 @@ def _play_round(agent: Actor, env: VectorEnv, seed: int, count: int) -> tuple[Te
         obs = step.obs
         if (running & (lengths >= limit)).any():
             raise EvaluationError(
-                f"an episode went on after {limit:,} decisions; give the environment a time limit (`Spec.horizon`)."
+                f"an episode went on after {limit:,} decisions; give the environment a time limit (for a Gymnasium id: register it with "
+                "max_episode_steps)."
             )
     if isinstance(env, ResidentEnv):
         env.check()  # its steps keep to themselves what goes wrong

@@ -22,6 +22,7 @@ from steelyard.agents.types import Step
 from steelyard.envs.vector import VectorEnv
 from steelyard.trainers.buffer import ReplayBuffer
 from steelyard.trainers.collected import TRIES, ActorError, Collected, Episode
+from steelyard.trainers.evaluation import training_seed
 from steelyard.trainers.messages import Acted, Chunk, Refusal, Request, flatten
 from steelyard.trainers.remote_engine import Engine, LostError
 
@@ -284,8 +285,8 @@ class RemotePool:
         self._fill(seat)
 
     def _fill(self, seat: Seat) -> None:
-        env_seed, noise_seed = np.random.SeedSequence([self.seed, seat.number, seat.starts]).generate_state(2)
-        seeds = (int(env_seed) // 2, int(noise_seed))
+        origin = (self.seed, seat.number, seat.starts)
+        seeds = (training_seed(origin, self.worlds), int(np.random.SeedSequence(origin).generate_state(2)[1]))
         seat.starts += 1
         seat.delivered_at_start, seat.since = seat.delivered, time.monotonic()
         seat.actor, seat.beginning = self.engine.start(self.make_env, self.policy, self.worlds, seeds)

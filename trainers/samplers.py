@@ -11,8 +11,8 @@ from steelyard.agents.types import Batch
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 
 CANDIDATES = 4
-"""Draws per row of a batch, of which the first valid one counts: with one row in ten invalid, one batch row in 10^4 has weight
-zero. Twice as many would double the cost of choosing."""
+"""Draws per row of a batch, of which the first valid one counts: with one row in ten invalid, one batch row in 10^4 has none and
+takes another's place. Twice as many would double the cost of choosing."""
 
 
 class Sampler(Protocol):
@@ -77,7 +77,7 @@ class UniformSampler:
     """Exactly uniform over the valid rows of all columns, however unevenly the columns are filled.
 
     A row is drawn uniformly from the filled rows; among `CANDIDATES` such draws the first valid one is uniform over the valid
-    rows. If none is valid the batch row has weight zero, as all have while replay is empty.
+    rows. If none is valid the batch row repeats another; while replay is empty all have weight zero.
     """
 
     def __init__(self, buffer: ReplayBuffer, batch_size: int, n_step: int, gamma: float, seed: int):
@@ -94,7 +94,7 @@ class UniformSampler:
         return torch.rand(shape, generator=self.generator, dtype=torch.float64, device=self.buffer.device)
 
     def select(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat addresses [batch] int64 and weights [batch]: one, or zero where no candidate was a transition."""
+        """Flat addresses [batch] int64 and weights [batch]: one, or zero where none of the batch is a transition."""
         buffer = self.buffer
         bounds = buffer.filled().cumsum(0)
         draw = (noise * bounds[-1]).long()
@@ -108,7 +108,7 @@ class UniformSampler:
         for k in range(CANDIDATES - 2, -1, -1):
             index = torch.where(valid[k] > 0, address[k], index)
             weight = torch.maximum(valid[k], weight)
-        return index, weight
+        return filled_up(index, weight)
 
     def gather(self, noise: Tensor) -> Batch:
         """The batch that the noise picks, on the buffer's device."""
@@ -130,6 +130,17 @@ class UniformSampler:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the random stream."""
         resume(self.generator, state["generator"])
+
+
+def filled_up(index: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Addresses [batch] and weights [batch] in which a row of weight zero repeats the last row before it, around the end, that has a weight.
+
+    Losses take the mean over the batch, so none of its rows may be what is no transition.
+    """
+    rows = len(index)
+    place = torch.arange(2 * rows, device=index.device)
+    last = torch.where(weight.repeat(2) > 0, place, 0).cummax(0).values[rows:] % rows
+    return index[last], weight[last]
 
 
 class MixedSampler:

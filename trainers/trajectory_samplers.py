@@ -11,7 +11,7 @@ from steelyard.agents.random_streams import resume
 from steelyard.agents.types import Batch
 from steelyard.trainers import trajectories
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
-from steelyard.trainers.samplers import CANDIDATES, UniformSampler
+from steelyard.trainers.samplers import CANDIDATES, UniformSampler, filled_up
 from steelyard.trainers.trajectories import Features, Trajectories
 
 FEWEST = 2
@@ -80,7 +80,7 @@ class TrajectorySampler:
 
     The tables of trajectories have a fixed size and are rewritten in place, so that a graph that was compiled or captured with them stays
     right. A row that was overwritten since they were made is never learned from: a second draw takes its place, and should that one be
-    gone too, the batch row has weight zero.
+    gone too, another row of the batch.
 
     Args:
         weigh: Probability [episodes] of each transition of every trajectory; the sum over all transitions is one.
@@ -167,7 +167,7 @@ class TrajectorySampler:
         return torch.rand(shape, generator=self.generator, dtype=torch.float64, device=self.buffer.device)
 
     def select(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat addresses [batch] int64 and weights [batch]: one, or zero where both draws were overwritten meanwhile."""
+        """Flat addresses [batch] int64 and weights [batch]: one, or zero where all draws of the batch were overwritten meanwhile."""
         buffer = self.buffer
         trajectory, moment = noise[:4].unflatten(0, (2, 2)).unbind(1)
         pick = torch.searchsorted(self.bounds, trajectory.contiguous(), right=True).clamp(max=len(self.bounds) - 1)
@@ -178,7 +178,7 @@ class TrajectorySampler:
         if self.early is not None:
             early_index, early_weight = self.early.select(noise)
             index, weight = torch.where(self.ready, index, early_index), torch.where(self.ready, weight, early_weight)
-        return index, weight
+        return filled_up(index, weight)
 
     def gather(self, noise: Tensor) -> Batch:
         """The batch that the noise picks, on the buffer's device."""

@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from steelyard.agents.optimizer import Adam
+from steelyard.agents.agent import Agent, Execution
+from steelyard.agents.networks import MLP
+from steelyard.agents.optimizer import Adam, AdamState
+from steelyard.agents.td3 import TD3
+from steelyard.agents.types import Spec
 
 SHAPES = {"matrix": (4, 3), "vector": (5,), "scalar": ()}
 
@@ -69,3 +73,19 @@ def test_moments_and_steps_are_saved_and_take_no_gradient() -> None:
     state.step(one, {"a": torch.tensor([2.0, -3.0])})
     again.step(other, {"a": torch.tensor([2.0, -3.0])})
     assert torch.equal(one["a"], other["a"])
+
+
+def test_learning_rates_of_delayed_losses_arrive() -> None:
+    """They take fewer steps than the run has updates."""
+    decaying = Adam(1e-3, final_learning_rate=1e-4)
+    agent = TD3(policy_delay=3, optimizer=decaying, actor=MLP((8,)), critic=MLP((8,))).build(
+        Spec(obs_size=2, action_size=1), num_envs=1, total_updates=30, seed=0, execution=Execution(compile=False)
+    )
+    assert isinstance(agent, Agent)
+    taken = {}
+    for name, loss in agent.optimizers.items():
+        assert isinstance(loss, AdamState)
+        for _ in range(30 // agent.every.get(name, 1) + 1):
+            loss.steps.add_(1)
+        taken[name] = (float(loss.steps), float(loss.learning_rate()))
+    assert taken == {"critic": (31, pytest.approx(1e-4)), "actor": (11, pytest.approx(1e-4))}

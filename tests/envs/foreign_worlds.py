@@ -1,6 +1,8 @@
 """Environments as users write them, well and badly; importing this module registers them with Gymnasium."""
 
+import _random
 import os
+import random
 
 import gymnasium as gym
 import numpy as np
@@ -213,8 +215,50 @@ class Talkative(Walk):
         return obs, reward, self.age >= 5 + int(self.place > 0), truncated, {"goal": goal, "found": 0.5, "note": self.age}
 
 
+class Dice(Walk):
+    """Draws from a stream of the standard library."""
+
+    def __init__(self):
+        self.dice = random.Random(0)
+
+    def observe(self):
+        return np.array([self.place, self.dice.gauss(0, 1)])
+
+
+class Hidden(Walk):
+    """Draws from a stream that a class written in C keeps to itself."""
+
+    class Stream(_random.Random):
+        """Looks as if it were written in Python."""
+
+    def __init__(self):
+        self.stream = self.Stream(0)
+
+    def observe(self):
+        return np.array([self.place, self.stream.random()])
+
+
+class Goals(Walk):
+    """Draws where it begins from its own spaces."""
+
+    def __init__(self):
+        self.observation_space = Dict({"place": Box(-2.0, 2.0, (1,), np.float64)})
+        self.action_space = Box(-2.0, 4.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = float(self.observation_space.sample()["place"][0]) + 0.01 * float(self.action_space.sample()[0])
+        return self.observe(), {}
+
+    def observe(self):
+        return {"place": np.array([self.place])}
+
+
 for kind in (
     Walk,
+    Dice,
+    Hidden,
+    Goals,
     Talkative,
     DictWalk,
     ActorAndCritic,

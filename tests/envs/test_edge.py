@@ -25,10 +25,11 @@ def test_rescaled_actions_stay_within_float32_bounds(low, width, action):
 
 
 def test_ends_map_to_ends_and_infinite_bounds_pass_through():
-    bounds = ActionBounds(np.array([-2.0, 0.0, -np.inf, 0.0]), np.array([2.0, 10.0, np.inf, np.inf]), np.float64)
-    assert bounds.to_world(np.array([[1.0, 1.0, 0.7, 0.7], [-1.0, -1.0, -0.7, 0.2]])).tolist() == [
-        [2.0, 10.0, 0.7, 0.7],
-        [-2.0, 0.0, -0.7, 0.2],
+    most = float(np.finfo(np.float32).max)  # what some tasks write for no bound
+    bounds = ActionBounds(np.array([-2.0, 0.0, -np.inf, 0.0, -most]), np.array([2.0, 10.0, np.inf, np.inf, most]), np.float64)
+    assert bounds.to_world(np.array([[1.0, 1.0, 0.7, 0.7, 0.7], [-1.0, -1.0, -0.7, 0.2, -1.0]])).tolist() == [
+        [2.0, 10.0, 0.7, 0.7, 0.7],
+        [-2.0, 0.0, -0.7, 0.2, -1.0],
     ]
 
 

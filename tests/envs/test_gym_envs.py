@@ -33,6 +33,14 @@ def test_worlds_may_say_whatever_they_like_beside_observations(vectorization):
     assert step.info == {}
 
 
+def test_worlds_that_draw_from_their_own_spaces_start_by_their_seed():
+    alone, together = (make("foreign_worlds:Goals-v0", worlds) for worlds in (1, 3))
+    starts = together.reset(seed=5)
+    assert len(starts.unique()) == 3
+    for world, start in enumerate(starts):
+        assert torch.equal(alone.reset(seed=5 + world)[0], start)
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
     ("name", "obs_size"), [("Walk", 2), ("DictWalk", 3), ("TupleWalk", 4), ("EndsAtOnce", 2), ("TwoByTwo", 2), ("OneElement", 2)]

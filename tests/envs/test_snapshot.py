@@ -114,7 +114,7 @@ def foreign(monkeypatch):
     gym.registry.update(before)
 
 
-@pytest.mark.parametrize("name", ["Walk", "DictWalk", "Nested", "EndsAtOnce"])
+@pytest.mark.parametrize("name", ["Walk", "DictWalk", "Nested", "EndsAtOnce", "Dice", "Goals"])
 def test_worlds_of_others(name, foreign):
     compare(f"foreign_worlds:{name}-v0", before=13, after=60)
 
@@ -130,8 +130,9 @@ def test_shared_parts_stay_shared(foreign):
     assert body.parts[3] == {1, 2}
 
 
-def test_what_cannot_be_seen_is_not_half_saved(foreign):
-    env = make("foreign_worlds:Opaque-v0", 2)
+@pytest.mark.parametrize("name", ["Opaque", "Hidden"])
+def test_what_cannot_be_seen_is_not_half_saved(name, foreign):
+    env = make(f"foreign_worlds:{name}-v0", 2)
     env.reset(seed=0)
     assert env.state_dict() is None
     processes = make("Pendulum-v1", 1, vectorization="async")

@@ -21,7 +21,7 @@ from steelyard.trainers.collected import ActorError
 from steelyard.trainers.collecting import RayActors, worlds
 from steelyard.trainers.config import ConfigError
 from steelyard.trainers.online import Online, train
-from steelyard.trainers.schedules import FixedRatio
+from steelyard.trainers.schedules import Every, FixedRatio
 
 SPEC = Spec(obs_size=3, action_size=1)
 
@@ -44,6 +44,18 @@ def test_counts_are_exact_and_actors_get_the_newest_policy(tmp_path: Path) -> No
     assert published is not None
     for name, value in online.agent.explorer().state_dict().items():
         assert torch.equal(published[1][name], value), name
+
+
+@pytest.mark.parametrize(("interval", "repeat"), [(100, 4), (10, 4), (3, 4), (1, 1), (250, 3)])
+def test_actors_stand_still_whenever_a_checkpoint_is_due(tmp_path: Path, interval: int, repeat: int) -> None:
+    run = dataclasses.replace(RUN, checkpoint_interval=interval, action_repeat=repeat)
+    collector, due = Online(run, tmp_path).collector, Every(interval)
+    assert isinstance(collector, ActorCollector)
+    stops = {0}
+    for transitions in range(1, 120):
+        if due(transitions * repeat):
+            assert collector.next_checkpoint(max(stops)) == transitions
+            stops.add(transitions)
 
 
 def test_worlds_that_cannot_differ_so_are_refused_before_actors_start(tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from steelyard import envs
 from steelyard.agents.types import Spec, Step
-from steelyard.trainers.evaluation import EVALUATION_SEEDS, EvaluationError, Scores, evaluate, evaluation_seed
+from steelyard.trainers.evaluation import (
+    EVALUATION_SEEDS,
+    EvaluationError,
+    Scores,
+    evaluate,
+    evaluation_seed,
+    training_seed,
+)
 
 
 class Worlds:
@@ -119,6 +126,15 @@ def test_evaluation_seeds_meet_neither_training_nor_another_run() -> None:
         evaluate(Still(), Worlds(1), 10_001, seed=0)
     with pytest.raises(EvaluationError, match="0 evaluation episodes"):
         evaluate(Still(), Worlds(1), 0, seed=0)
+
+
+def test_seeds_of_training_by_chance_stay_below_evaluations() -> None:
+    seeds = [training_seed((3, run), worlds=10**8) for run in range(2_000)]
+    assert len(set(seeds)) == 2_000
+    assert min(seeds) >= 0
+    assert max(seeds) + 10**8 <= EVALUATION_SEEDS
+    assert min(seeds) < 10**6 < 9 * 10**8 - 10**6 < max(seeds)
+    assert training_seed((3, 7), 1) == training_seed((3, 7), 1)
 
 
 def test_an_endless_episode_is_refused() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from steelyard.agents.types import Spec, Step
 from steelyard.trainers.buffer import ReplayBuffer
-from steelyard.trainers.samplers import CANDIDATES, Uniform
+from steelyard.trainers.samplers import CANDIDATES, Uniform, filled_up
 
 SPEC = Spec(obs_size=1, action_size=1)
 
@@ -32,8 +32,7 @@ def test_uniform_over_the_valid_rows_of_uneven_columns():
     buffer = uneven()
     sampler = Uniform().build(buffer, 40_000, 1, 0.9, seed=0)
     index, weight = sampler.select(sampler.noise())
-    assert weight.mean() > 0.999  # all of CANDIDATES draws fell on invalid rows: 3 of 20 to the 4th power
-    index = index[weight > 0]
+    assert weight.all()
     expected = {(0, t) for t in range(3)} | {(2, t) for t in range(15, 25) if t not in (18, 20)} | {(3, t) for t in range(1, 7)}
     rewards = buffer.gather(index, 1, 0.9).reward
     drawn = list(zip((index % 4).tolist(), rewards.int().tolist(), strict=True))
@@ -56,12 +55,24 @@ def test_an_empty_buffer_gives_weight_zero():
     assert not batch.weight.any()
 
 
-def test_rows_without_a_valid_candidate_have_weight_zero():
-    buffer = ReplayBuffer(SPEC, 40, 1)
-    fill(buffer, 0, 20, invalid=range(19))
+def test_rows_without_a_valid_candidate_repeat_others():
+    """With episodes of one step every second row is no transition, and one batch row in 16 meets four of them."""
+    buffer = ReplayBuffer(SPEC, 400, 1)
+    fill(buffer, 0, 400, invalid=range(0, 400, 2))
     batch = Uniform().build(buffer, 20_000, 1, 0.9, seed=0).sample()
-    assert batch.reward[batch.weight > 0].unique().tolist() == [19]
-    assert batch.weight.mean().item() == pytest.approx(1 - 0.95**CANDIDATES, abs=0.02)
+    assert batch.weight.all()
+    counts = batch.reward.int().bincount(minlength=400)
+    assert not counts[::2].any()
+    assert counts[1::2].float().std() < 13  # alone 10; a repeated row counts twice, which makes it 10.6
+    assert (batch.index[1:] == batch.index[:-1]).float().mean().item() == pytest.approx(0.5**CANDIDATES, abs=0.01)
+
+
+def test_the_last_rows_of_a_batch_stand_in_for_its_first():
+    index, weight = filled_up(torch.arange(5), torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0]))
+    assert index.tolist() == [4, 4, 2, 2, 4]
+    assert weight.tolist() == [1, 1, 1, 1, 1]
+    nothing = filled_up(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    assert [len(part) for part in nothing] == [0, 0]
 
 
 def test_the_largest_random_number_stays_inside():
