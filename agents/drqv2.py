@@ -18,7 +18,11 @@ from steelyard.agents.types import Batch, Metrics, Step
 
 @dataclass(frozen=True)
 class DrQV2(ActorCritic):
-    """Deterministic policy gradients from pixels, with the released configuration."""
+    """Deterministic policy gradients from pixels, with the released configuration.
+
+    The critic's loss is that of the other agents, half of the squared error: half of what the released code sums, which Adam's steps do not
+    tell apart; weights of penalties (`Plasticity`) that were chosen for the whole count double here.
+    """
 
     augmentation: Augmentation = field(default_factory=RandomShift)
     """Augmentation of pictures in a batch."""

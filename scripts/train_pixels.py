@@ -8,7 +8,7 @@ from steelyard.trainers.online import train
 def main() -> None:
     """Read the command line, train, and print where the results are."""
     description = "Train from pixels: dm-control tasks, and Gymnasium's worlds that draw themselves."
-    run, launch = command_line.read(pixel_presets.PIXELS, description)
+    run, launch = command_line.read(pixel_presets.PIXELS, description, for_task=pixel_presets.for_task)
     print(train(run, launch.root, launch.fresh))
 
 

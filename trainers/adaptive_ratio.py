@@ -25,7 +25,8 @@ class AdaptiveRatio:
     high: float = 2.0
     """The same after the switch."""
     interval: int = 25_000
-    """Transitions between two checks, more than an episode has."""
+    """Transitions between two checks, more than an episode has, counted from the first update; the released code counts episodes from the start of
+    the run, so that with `random_steps` its checks come so many transitions earlier."""
     window: int = 500
     """Of these the last so many, whose updates are measured; as many as `interval` for the mean over all of it, which is safer with small
     networks and batches."""

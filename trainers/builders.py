@@ -35,15 +35,17 @@ def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:
     """Replay for a run: what its actors can fill, on the GPU where one learns, or in host memory."""
     if run.actors:
         return run.collecting.replay(run, spec, num_envs)
-    capacity = rows_of_new(run, num_envs)
+    capacity = rows_of_new(run, spec, num_envs)
     if run.resident or run.torch_device.type == "cuda":
         return ReplayBuffer(spec, capacity, num_envs, "device", run.torch_device)
     return ReplayBuffer(spec, capacity, num_envs)
 
 
-def rows_of_new(run: Run, num_envs: int) -> int:
-    """Rows of replay for what a run collects: where an episode ends a row more is spent, so no more than two for each transition."""
-    return max(min(run.capacity, 2 * -(-run.env_steps // run.action_repeat)), 2 * num_envs)
+def rows_of_new(run: Run, spec: Spec, num_envs: int) -> int:
+    """Rows of replay for what a run collects: where an episode ends a row more is spent, after each transition if it may end at any time."""
+    transitions = -(-run.env_steps // run.action_repeat)
+    shortest = spec.horizon if spec.horizon and not spec.can_terminate else 1
+    return max(min(run.capacity, transitions + transitions // shortest + 2 * num_envs), 2 * num_envs)
 
 
 def make_env(run: Run) -> envs.VectorEnv:

@@ -143,7 +143,7 @@ CollectingSlot = LocalProcesses | RayActors
 
 def capacity(run: "Run", num_envs: int) -> int:
     """Transitions of replay. Actors advance unevenly: a column of the fast one needs more rows than its share of the run."""
-    return max(min(run.capacity, 2 * run.env_steps), 2 * num_envs)
+    return max(min(run.capacity, 2 * -(-run.env_steps // run.action_repeat)), 2 * num_envs)
 
 
 def lead(run: "Run") -> int:

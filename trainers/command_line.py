@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,8 +25,15 @@ class Launch:
     """Shrink everything to a few seconds, to see whether it runs."""
 
 
-def read(presets: Mapping[str, Run], description: str, arguments: list[str] | None = None) -> tuple[Run, Launch]:
+def read(
+    presets: Mapping[str, Run],
+    description: str,
+    arguments: list[str] | None = None,
+    for_task: Callable[[str, str], Run] | None = None,
+) -> tuple[Run, Launch]:
     """The run and the launch options of a command line (of this process unless given).
+
+    `for_task(preset, task)` is what an option `--task` makes of a preset before the other options; by default nothing else changes.
 
     Exits with a usage message on a mistake. Raises `ConfigError` for an unknown preset.
     """
@@ -39,7 +46,9 @@ def read(presets: Mapping[str, Run], description: str, arguments: list[str] | No
         # The others are left out: to suggest a remedy for a mistyped option tyro would build all of their options, for many seconds.
         place = arguments.index(name)
         arguments = arguments[:place] + arguments[place + 1 :]
-        description, run_type, default = summary(presets[name]), type(presets[name]), presets[name]
+        task = named_task(arguments)
+        default = presets[name] if for_task is None or task is None else for_task(name, task)
+        description, run_type = summary(default), type(default)
 
     def parse(
         run: Annotated[Any, tyro.conf.arg(name="")] = default,
@@ -56,6 +65,13 @@ def read(presets: Mapping[str, Run], description: str, arguments: list[str] | No
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     return (shrinking.debug(run) if launch.debug else run), launch
+
+
+def named_task(arguments: list[str]) -> str | None:
+    """What a command line gives as `--task`, if it does."""
+    words = " ".join(arguments).replace("=", " ").split()
+    places = [place for place, word in enumerate(words[:-1]) if word == "--task"]
+    return words[places[-1] + 1] if places else None
 
 
 def every(presets: Mapping[str, Run]) -> Any:

@@ -64,7 +64,7 @@ class Pipeline(Online):
         run = self.run
         needed = ReplayBuffer.rows_needed(self.dataset, num_envs)
         placement = "device" if run.torch_device.type == "cuda" else "host"
-        later = rows_of_new(run, num_envs)
+        later = rows_of_new(run, spec, num_envs)
         capacity = needed + (later + num_envs if run.replay.one_buffer else 0)
         data = ReplayBuffer(spec, capacity, num_envs, placement, run.torch_device)
         data.columns = self.agent.columns

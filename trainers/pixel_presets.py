@@ -5,7 +5,8 @@ hyperparameters of Dopamine.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 from steelyard.agents.dqn import DQN
 from steelyard.agents.drqv2 import DrQV2
@@ -45,10 +46,12 @@ MEDIUM = (
     "walker-run",
 )
 HARD = ("humanoid-stand", "humanoid-walk", "humanoid-run")
+LENGTHS = {"easy": (1_000_000, 100_000), "medium": (3_000_000, 500_000), "hard": (30_000_000, 2_000_000)}
+"""Of each class, frames, and transitions over which the noise falls."""
 
 
 def drq_v2(task: str, frames: int, decay_steps: int) -> Run:
-    """A class of tasks: frames, and transitions over which the noise falls. Two frames a decision, an update for every second decision."""
+    """What all classes have in common: two frames a decision, an update for every second decision."""
     return Run(
         task,
         DrQV2(noise=ScheduledNoise(decay_steps=decay_steps)),
@@ -63,20 +66,34 @@ def drq_v2(task: str, frames: int, decay_steps: int) -> Run:
     )
 
 
-def of_task(task: str) -> Run:
-    """The released configuration for a task of the suite, its exceptions included.
+def of_class(kind: str, task: str) -> Run:
+    """The released configuration of a class, with what the release has for this task alone.
 
     Walkers look one step ahead with batches of 512, the humanoid learns more slowly through a wider bottleneck, and quadruped-run keeps 100,000
     transitions.
     """
-    if task in HARD:
-        run = drq_v2(task, 30_000_000, 2_000_000)
+    run = drq_v2(task, *LENGTHS[kind])
+    if is_one_of(task, HARD):
         wide = Bottleneck(features=100)
         return change(run, actor=wide, critic=wide, optimizer=Adam(8e-5))
-    run = drq_v2(task, 1_000_000, 100_000) if task in EASY else drq_v2(task, 3_000_000, 500_000)
     if task.startswith("walker"):
-        run = change(run, n_step=1, batch_size=512)
-    return dataclasses.replace(run, capacity=100_000) if task == "quadruped-run" else run
+        return change(run, n_step=1, batch_size=512)
+    return dataclasses.replace(run, capacity=100_000) if is_one_of(task, ("quadruped-run",)) else run
+
+
+def of_task(task: str) -> Run:
+    """The released configuration for a task of the suite; tasks of no class count as medium."""
+    return of_class("easy" if is_one_of(task, EASY) else "hard" if is_one_of(task, HARD) else "medium", task)
+
+
+def adaptive(task: str) -> Run:
+    """The same with an adaptive ratio of updates."""
+    return dataclasses.replace(of_task(task), schedule=AdaptiveRatio())
+
+
+def is_one_of(task: str, names: tuple[str, ...]) -> bool:
+    """Whether a task is among the named; published tables write hyphens for underscores."""
+    return task.replace("_", "-") in {name.replace("_", "-") for name in names}
 
 
 def change(run: Run, **fields: object) -> Run:
@@ -131,19 +148,27 @@ DRQ_EPSILON = Run(
 Not as in Dopamine: sticky actions stay on, losing a life ends nothing, and evaluations are greedy, of ten episodes, where there
 one action in a thousand is random and a hundred are played."""
 
+BY_TASK: Mapping[str, tuple[str, Callable[[str], Run]]] = {
+    "drq-v2-easy": ("cartpole-swingup", functools.partial(of_class, "easy")),
+    "drq-v2-medium": ("cheetah-run", functools.partial(of_class, "medium")),
+    "drq-v2-hard": ("humanoid-walk", functools.partial(of_class, "hard")),
+    "drq-v2-walker-walk": ("walker-walk", of_task),
+    "drq-v2-walker-run": ("walker-run", of_task),
+    "drq-v2-quadruped-run": ("quadruped-run", of_task),
+    "drq-v2-adaptive": ("quadruped-run", adaptive),
+}
+"""Recipes that depend on the task: the task unless named, and what makes the recipe."""
+
+
+def for_task(name: str, task: str) -> Run:
+    """The recipe called `name`, for another task than its own."""
+    if name not in BY_TASK:
+        return dataclasses.replace(PIXELS[name], task=task)
+    return dataclasses.replace(BY_TASK[name][1](task), preset=name)
+
+
 PIXELS: Mapping[str, Run] = {
-    **{
-        f"drq-v2-{name}": dataclasses.replace(of_task(task), preset=f"drq-v2-{name}")
-        for name, task in {
-            "easy": "cartpole-swingup",
-            "medium": "cheetah-run",
-            "hard": "humanoid-walk",
-            "walker-walk": "walker-walk",
-            "walker-run": "walker-run",
-            "quadruped-run": "quadruped-run",
-        }.items()
-    },
-    "drq-v2-adaptive": dataclasses.replace(of_task("quadruped-run"), schedule=AdaptiveRatio(), preset="drq-v2-adaptive"),
+    **{name: for_task(name, task) for name, (task, _) in BY_TASK.items()},
     "drq-v2-small": SMALL,
     "drq-eps": DRQ_EPSILON,
 }

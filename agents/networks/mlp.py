@@ -22,7 +22,9 @@ class CReLU(nn.Module):
         return torch.cat((x.relu(), (-x).relu()), -1)
 
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+ActivationName = Literal["relu", "crelu", "tanh", "silu", "gelu", "mish"]
+"""Names of activation functions."""
+ACTIVATIONS: dict[ActivationName, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "crelu": CReLU,
     "tanh": nn.Tanh,
@@ -58,7 +60,7 @@ class MLP:
     """Scale the last hidden layer's activation to length one (Bjorck et al. 2022): its values, and with them gradients, stay bounded."""
     output_gain: float | None = None
     """Gain of the output layer; None for that of the others."""
-    activation: Literal["relu", "crelu", "tanh", "silu", "gelu", "mish"] = "relu"
+    activation: ActivationName = "relu"
     """Function of each hidden layer. CReLU gives two features per linear unit, so a layer of 256 has 128 of them and the matrices behind the first
     half as many weights; the width is that of the features."""
     weight_norm: bool = False
@@ -115,6 +117,7 @@ class Perceptron(nn.Module):
     def hidden_layers(self) -> tuple[HiddenLayer, ...]:
         """One per entry of `hidden`."""
         config = self.config
+        after = config.layer_norm and config.norm_after
         return tuple(
             HiddenLayer(
                 incoming,
@@ -122,7 +125,7 @@ class Perceptron(nn.Module):
                 outgoing,
                 self.members or 1,
                 config.activation,
-                normalized=config.layer_norm and config.norm_after,
+                normalized=after or (config.unit_features and outgoing is self.output),
             )
             for (incoming, outgoing), norm in zip(pairwise([*self.layers, self.output]), self.norms, strict=True)
         )

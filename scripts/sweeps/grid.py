@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from steelyard import envs
@@ -22,6 +22,8 @@ BENCHMARKS: Mapping[BenchmarkName, Mapping[str, Run]] = {
     "d4rl": D4RL,
 }
 """The presets of each training script, by its name."""
+FOR_TASK: Mapping[BenchmarkName, Callable[[str, str], Run]] = {"pixels": pixel_presets.for_task}
+"""What makes of a preset that depends on the task the one for another."""
 
 
 def plan(
@@ -60,7 +62,8 @@ def plan(
         raise ConfigError(f"presets of {benchmark} {'need' if benchmark == 'd4rl' else 'take no'} data sets; {remedy}.")
     runs = []
     for name, task, dataset in itertools.product(names, tasks or [None], datasets or [None]):
-        run = with_options(table[name], name, further)
+        by_task = FOR_TASK.get(benchmark) if task else None
+        run = with_options(by_task(name, task) if by_task and task else table[name], name, further)
         changes = {"preset": f"{run.preset}-{suffix}" if suffix else run.preset}
         run = dataclasses.replace(run, **changes, **({"task": task} if task else {}), **({"dataset": dataset} if dataset else {}))
         run = resolve(run) if isinstance(run, Transfer) else run

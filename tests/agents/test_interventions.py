@@ -239,7 +239,13 @@ def test_recycling_a_channel_silences_all_of_its_places():
 
 @pytest.mark.parametrize(
     "critic",
-    [SimbaV2(8, 1), MLP((8,), activation="tanh"), MLP((8,), layer_norm=True, norm_after=True), MLP((8,), weight_norm=True)],
+    [
+        SimbaV2(8, 1),
+        MLP((8,), activation="tanh"),
+        MLP((8,), layer_norm=True, norm_after=True),
+        MLP((8,), weight_norm=True),
+        MLP((8, 8), unit_features=True),
+    ],
 )
 def test_units_that_cannot_be_recycled_are_refused(critic: Any, build: Build, configs: Any):
     with pytest.raises(SlotError, match="ReDo recycles units"):

@@ -136,6 +136,19 @@ def test_the_bottleneck_is_shared_and_the_action_passes_by_it() -> None:
     assert alone(x[:, :9])[0].shape == (4, 3)
 
 
+def test_layers_behind_the_bottleneck_are_of_the_named_kind() -> None:
+    config = Bottleneck(5, (8, 6), layer_norm=True, activation="crelu", weight_norm=True)
+    body: Any = config.build(11, (1,), 2, beside=2)
+    assert body.body.config == MLP((8, 6), gain=1.0, layer_norm=True, activation="crelu", weight_norm=True)
+    x = torch.randn(4, 11)
+    features = F.layer_norm(F.linear(x[:, :9], body.trunk.weight, body.trunk.bias), (5,)).tanh()
+    torch.testing.assert_close(body(x)[0], body.body(torch.cat((features, x[:, 9:]), -1))[0])
+    with pytest.raises(SlotError, match="CReLU gives two features per unit"):
+        Bottleneck(5, (7,), activation="crelu")
+    with pytest.raises(SlotError, match="features of Bottleneck is 0"):
+        Bottleneck(0)
+
+
 def test_the_encoder_is_trained_by_the_critics_loss_in_one_joint_step() -> None:
     agent, other = build(DRQ), build(DRQ)
     batch, generator = draw(), agent.generators["update"].get_state()

@@ -54,6 +54,13 @@ def test_without_tasks_each_preset_has_its_own(grid: ModuleType) -> None:
     assert run == shrinking.debug(MUJOCO["sac"])
 
 
+def test_presets_that_depend_on_the_task_do_so_in_a_sweep(grid: ModuleType) -> None:
+    tasks = ("walker-run", "quadruped-run")
+    first, second = grid.plan("pixels", ("drq-v2-adaptive",), tasks, (), (0,), ("--evaluation-episodes", "3"))
+    assert (first.task, first.agent.n_step, first.capacity, first.evaluation_episodes) == ("walker-run", 1, 1_000_000, 3)
+    assert (second.task, second.agent.n_step, second.capacity, second.evaluation_episodes) == ("quadruped-run", 3, 100_000, 3)
+
+
 def test_further_options_are_the_training_scripts(grid: ModuleType) -> None:
     further = ("--num-envs", "4", "agent.critic:simba-v2", "--agent.critic.width", "64")
     (run,) = grid.plan("mujoco", ("sac",), ("Pendulum-v1",), (), (1,), further, suffix="wide")

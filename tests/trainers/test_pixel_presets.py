@@ -15,9 +15,10 @@ from steelyard.agents.optimizer import Adam
 from steelyard.agents.types import Batch, Spec
 from steelyard.envs import Pictures
 from steelyard.envs.dmc_envs import canonical_name
+from steelyard.trainers import command_line
 from steelyard.trainers.adaptive_ratio import AdaptiveRatio
 from steelyard.trainers.config import Run
-from steelyard.trainers.pixel_presets import EASY, HARD, MEDIUM, PIXELS, of_task
+from steelyard.trainers.pixel_presets import EASY, HARD, MEDIUM, PIXELS, for_task, of_task
 from steelyard.trainers.plain import from_plain, to_plain
 from steelyard.trainers.schedules import FixedRatio
 from steelyard.trainers.shrinking import debug
@@ -63,6 +64,30 @@ def test_classes_and_exceptions() -> None:
     assert what("quadruped-walk") == (3_000_000, 500_000, 1_000_000, 3, 256, 50, 1e-4)
     assert what("humanoid-run") == (30_000_000, 2_000_000, 1_000_000, 3, 256, 100, 8e-5)
     assert all(canonical_name(task) == task for task in (*EASY, *MEDIUM, *HARD))
+
+
+def test_a_recipe_for_another_task_has_what_the_release_has_for_that_one() -> None:
+    def what(name: str, task: str) -> tuple[Any, ...]:
+        run: Any = for_task(name, task)
+        assert (run.preset, run.task) == (name, task)
+        return run.env_steps, run.capacity, run.agent.n_step, run.agent.batch_size, run.agent.critic.features
+
+    assert what("drq-v2-adaptive", "walker-run") == (3_000_000, 1_000_000, 1, 512, 50)
+    assert what("drq-v2-adaptive", "walker-walk") == (1_000_000, 1_000_000, 1, 512, 50)
+    assert what("drq-v2-medium", "walker-walk") == (3_000_000, 1_000_000, 1, 512, 50)
+    assert what("drq-v2-walker-run", "humanoid-run") == (30_000_000, 1_000_000, 3, 256, 100)
+    assert what("drq-v2-easy", "ball-in-cup-catch") == (1_000_000, 1_000_000, 3, 256, 50)
+    assert of_task("ball-in-cup-catch").env_steps == 1_000_000
+    assert for_task("drq-v2-adaptive", "walker-run").schedule == AdaptiveRatio()
+    assert what("drq-v2-small", "walker-run")[1:] == (100_000, 3, 64, 50)
+    assert all(for_task(name, run.task) == run for name, run in PIXELS.items())
+
+
+@pytest.mark.parametrize("option", [("--task", "walker-run"), ("--task=walker-run",)])
+def test_the_command_line_takes_the_tasks_recipe_before_other_options(option: tuple[str, ...]) -> None:
+    arguments = ["drq-v2-adaptive", "--agent.batch-size", "128", *option]
+    run: Any = command_line.read(PIXELS, "Train from pixels.", arguments, for_task)[0]
+    assert (run.task, run.capacity, run.agent.n_step, run.agent.batch_size) == ("walker-run", 1_000_000, 1, 128)
 
 
 def test_games_are_played_for_100_000_decisions_of_four_frames() -> None:

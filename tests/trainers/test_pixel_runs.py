@@ -13,8 +13,10 @@ import torch
 
 from steelyard.agents.drqv2 import DrQV2
 from steelyard.agents.sac import SAC
+from steelyard.agents.types import Spec
 from steelyard.envs import Pictures
 from steelyard.trainers import checkpoint, command_line, plain, shrinking
+from steelyard.trainers.builders import build_buffer
 from steelyard.trainers.collector import LocalCollector
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.online import Online, train
@@ -108,6 +110,18 @@ def test_other_processes_draw_and_write_into_shared_replay(tmp_path: Path) -> No
     assert int(online.buffer.valid.sum()) == run.env_steps // run.action_repeat
     assert stacks_are_whole(online)
     assert (online.buffer.cursors > 10).all()
+
+
+def test_replay_has_room_for_the_run_and_the_ends_of_its_episodes() -> None:
+    """100,000 frames of two a decision are 50,000 transitions; the suite's episodes of 500 end in a row of their own each."""
+    run = dataclasses.replace(PRESET, env_steps=100_000, action_repeat=2)
+    suite = Spec(3 * 3 * 8**2, 2, 500, can_terminate=False, picture=(9, 8, 8), frames=3)
+    assert build_buffer(run, suite, 1).window == 50_000 + 100 + 2
+    assert build_buffer(run, suite, 4).window == (50_000 + 100 + 8) // 4
+    assert build_buffer(run, dataclasses.replace(suite, can_terminate=True), 1).window == 100_002
+    assert build_buffer(dataclasses.replace(run, capacity=9_000), suite, 1).window == 9_000
+    # A fast actor may collect more than its share.
+    assert build_buffer(dataclasses.replace(run, actors=2), suite, 2).window == 50_000
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
