@@ -61,6 +61,8 @@ class WarpEnv:
         `staggered`: the first episodes are cut at different times, so that worlds do not end together. `render_size`: height and width of
         pictures, 480 by default. Raises `EnvError` for a task, a model, a device or a number of worlds that cannot be had.
         """
+        if num_envs < 1:
+            raise EnvError(f"{task}: {num_envs} worlds were asked for; give one or more.")
         self.num_envs, self.device = num_envs, torch.device(device)
         self._task, self._repeat, self._staggered = build(task), action_repeat, staggered
         self._name, self._randomization = self._task.name, randomization
@@ -233,7 +235,7 @@ class WarpEnv:
         self._truncated.logical_or_((self._elapsed >= task.horizon) & going_on)
         self._next_obs.copy_(torch.where(going_on[:, None], self._view(state), self._next_obs))
         self._done.copy_(self._terminated | self._truncated)
-        overflow = self.simulator.overflow & self._full
+        overflow = torch.where(going_on, self.simulator.overflow & self._full, 0)
         self._overflow.bitwise_or_(overflow)
         finite = self._next_obs.isfinite().all(dim=1) & self._reward.isfinite()
         self._wrong.bitwise_or_((overflow != 0) * NO_ROOM + ~finite * NOT_FINITE)

@@ -7,6 +7,8 @@ import copy
 import dataclasses
 import importlib
 import io
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -213,15 +215,30 @@ def engines(task: str) -> tuple[Any, Any]:
     """The modules warp and mujoco_warp, told to be quiet. Raises `EnvError` if they are not installed."""
     try:
         warp = importlib.import_module("warp")
-        warp.config.log_level = warp.LOG_ERROR  # that there is no GPU is said below, where one is wanted
+        warp.config.log_level = warp.LOG_ERROR
         engine = importlib.import_module("mujoco_warp")
     except ModuleNotFoundError:
         raise EnvError(
             f"{task}: vectorization='warp' needs mujoco-warp; install it (pip install 'steelyard[gpu]') or use 'batch'."
         ) from None
-    warp.init()
+    with muted():  # that there is no GPU is said below, where one is wanted
+        warp.init()
     warp.config.log_level = warp.LOG_WARNING
     return warp, engine
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Nothing is written to stderr, not by libraries in C either, which know nothing of levels of logging."""
+    sys.stderr.flush()
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
 
 
 def require_device(task: str, warp: Any, device: torch.device) -> None:

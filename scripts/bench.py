@@ -1,14 +1,15 @@
 """Measure the suite's speed on this machine, and its peers' beside it."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Bench:
     """Keep one core busy with another process meanwhile."""
     json: bool = False
     """Print JSON instead of tables."""
+    out: Path | None = None
+    """File that gets the JSON too, anew after every round, so that a bench that is cut short leaves what it measured."""
     debug: bool = False
     """Finish sooner: one short window each, nothing compiled, one thread. The numbers mean nothing."""
 
@@ -67,8 +70,8 @@ class Result:
         return statistics.median(self.windows)
 
 
-def measure(rows: list[Row], options: Bench, console: Console) -> list[Result]:
-    """The rows of one table, measured in turn, several times around.
+def measure(rows: list[Row], options: Bench, console: Console, keep: Callable[[list[Result]], None]) -> list[Result]:
+    """The rows of one table, measured in turn, several times around; `keep` gets them after every round.
 
     Preparing a row may compile for a minute, so a log gets a line for each.
     """
@@ -92,6 +95,7 @@ def measure(rows: list[Row], options: Bench, console: Console) -> list[Result]:
                     status.update(f"{rows[number].table}: round {turn + 1} of {options.rounds}, {rows[number].label}")
                     results[number].windows.append(worker.measure(options.seconds))
                     results[number].shares = worker.shares
+                keep(results)
     finally:
         for worker in workers.values():
             worker.close()
@@ -244,24 +248,35 @@ def bench(options: Bench) -> None:
             notes.append(f"{peer.name} is not installed in {options.peer_python}: {commands}")
     rows = plan(threads, ("fp32", "bf16") if native else ("fp32",), torch.cuda.is_available(), tuple(peers))
     if options.debug:
-        options = Bench(options.tables, 0.05, 1, options.peers, options.peer_python, options.neighbour, options.json, debug=True)
+        options = replace(options, seconds=0.05, rounds=1)
         rows = uncompiled(rows)
     machine = {"processor": processor(), "cores": cores, "busy_neighbour": options.neighbour} | describe()
     header = (
         f"{machine['processor']}, {cores} cores, torch {torch.__version__}"
         + ", one core kept busy by another process" * options.neighbour
     )
-    done = []
+    done: list[dict[str, Any]] = []
+
+    def document(tables: list[dict[str, Any]]) -> str:
+        return json.dumps({"machine": machine, "peers": versions, "notes": notes, "tables": tables}, indent=2)
+
+    def keep(name: TableName, results: list[Result]) -> None:
+        if options.out is not None:
+            options.out.write_text(document([*done, plain(name, results)]) + "\n")
+
     if not options.json:
         console.print(header)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     with busy_neighbour(options.neighbour):
         for name in options.tables:
-            results = measure([row for row in rows if row.table == name], options, progress)
+            results = measure([row for row in rows if row.table == name], options, progress, functools.partial(keep, name))
+            keep(name, results)
             done.append(plain(name, results))
             if not options.json:
                 draw(name, results, console)
     if options.json:
-        print(json.dumps({"machine": machine, "peers": versions, "notes": notes, "tables": done}, indent=2))
+        print(document(done))
     else:
         for note in notes:
             console.print(note)

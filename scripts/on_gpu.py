@@ -68,7 +68,7 @@ def steps(options: argparse.Namespace) -> list[Step]:
         )
         found.append(Step("tests", ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], (*BASIC, "pytest")))
     if "bench" in options.only:
-        found += [Step(f"bench {table}", [*here, "--table", table]) for table in (TABLES[:1] if options.debug else TABLES)]
+        found += [Step(f"bench {table}", [*here, "--table", table]) for table in options.tables]
     if "train" in options.only:
         for task in options.tasks:
             found.append(Step(f"train {task}", [*here, "--task", task, "--preset", options.preset], ENGINE, options.seconds))
@@ -174,21 +174,14 @@ def machine() -> dict[str, Any]:
 
 def table_step(table: str, options: argparse.Namespace) -> None:
     """In a process of its own: one table of the benchmark as JSON. Needs no tyro."""
-    import contextlib
-    import io
-
     import bench
 
     from benchmarks.plan import TITLES
 
     if table not in TITLES:
         sys.exit(f"this version has no table {table}")
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        bench.bench(bench.Bench(tables=(table,), json=True, debug=options.debug, rounds=3))  # pyright: ignore[reportArgumentType]
-    folder = options.out / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{table}.json").write_text(text.getvalue())
+    file = options.out / "bench" / f"{table}.json"
+    bench.bench(bench.Bench(tables=(table,), debug=options.debug, rounds=3, out=file))  # pyright: ignore[reportArgumentType]
 
 
 def train_step(task: str, options: argparse.Namespace) -> None:
@@ -231,6 +224,7 @@ def read() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=["tests", "bench", "train"], choices=["tests", "bench", "train"], help="steps to do"
     )
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), help="tables of bench.py to measure")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="tasks to train on")
     parser.add_argument("--preset", default=None, help="recipe of train_gpu.py (fast-td3, or fast-td3-small with --debug)")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long a training may take")
@@ -241,7 +235,7 @@ def read() -> argparse.Namespace:
     options.out = options.out.resolve()
     options.preset = options.preset or ("fast-td3-small" if options.debug else "fast-td3")
     if options.debug and not options.task:
-        options.tasks = options.tasks[:1]
+        options.tasks, options.tables = options.tasks[:1], options.tables[:1]
     return options
 
 

@@ -15,7 +15,8 @@ from steelyard.trainers.collected import Episode
 from steelyard.trainers.evaluation import training_seed
 
 SEEDS_PER_RUN = 1_000
-"""Training world i of the run with seed s starts from the seed `1000 s + i`; evaluation's seeds begin at 10^9."""
+"""Training world i of the run with seed s starts from the seed `1000 s + i`; with more worlds runs are as far apart as there are worlds.
+Evaluation's seeds begin at 10^9."""
 
 
 class Collector(Protocol):
@@ -66,7 +67,7 @@ class LocalCollector:
         self.env, self.agent, self.buffer, self.random_steps, self.seed = env, agent, buffer, random_steps, seed
         self.explored = explored
         self.generator = torch.Generator().manual_seed(seed + 3)
-        self.obs = env.reset(seed * SEEDS_PER_RUN)
+        self.obs = env.reset(seed * max(SEEDS_PER_RUN, env.num_envs))
         self.returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
         self.lengths = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
         self.transitions = 0

@@ -16,6 +16,9 @@ from steelyard.trainers.rollout_samplers import Coin, Ramp, RealShare, RolloutSa
 from steelyard.trainers.samplers import Sampler, UniformSampler
 from steelyard.trainers.schedules import Every
 
+VALUES_MOVE = 5_000
+"""Updates from data after which a model that is fitted to values is fitted anew: online as many come between two fits, 250 steps of 20."""
+
 
 class ImaginationError(SteelyardError):
     """Rollouts that cannot be made as asked. The message is one sentence that names the field and the remedy."""
@@ -44,7 +47,7 @@ class Rollouts:
     horizon: Ramp = field(default_factory=Ramp)
     """Steps of a rollout, rounded down."""
     epoch: int = 1_000
-    """Transitions of an epoch, in which ramps count."""
+    """Transitions (updates, while learning from a data set) of an epoch, in which ramps count. The first online one is epoch 1 again."""
     retained_epochs: int = 1
     """Epochs whose rollouts are kept."""
     mixing: RealShare | Coin = field(default_factory=RealShare)
@@ -53,8 +56,9 @@ class Rollouts:
     """Which actions of the policy are imagined."""
     capacity: int = 20_000_000
     """Most imagined transitions that are kept."""
-    offline_fit_interval: int = 0
-    """Updates between two fits while learning from a data set; 0 fits once, at the start."""
+    offline_fit_interval: int | None = None
+    """Updates between two fits while learning from a data set; 0 fits once, at the start. None is 0, but `VALUES_MOVE` where the model's objective
+    asks for the agent's values, which are those of a random critic at the start."""
     offline_rollout_interval: int = 1_000
     """Updates between two rounds of rollouts while learning from a data set."""
 
@@ -62,6 +66,10 @@ class Rollouts:
         for name in ("fit_interval", "batch", "epoch", "retained_epochs", "offline_rollout_interval"):
             if getattr(self, name) < 1:
                 raise ImaginationError(f"imagination.{name} is {getattr(self, name)}; give one or more.")
+        if self.rollouts < 0 or (self.offline_fit_interval or 0) < 0:
+            raise ImaginationError(
+                f"imagination.rollouts is {self.rollouts} and imagination.offline_fit_interval {self.offline_fit_interval}; give zero or more."
+            )
         if self.rollouts % self.batch:
             raise ImaginationError(
                 f"imagination.rollouts is {self.rollouts:,} and imagination.batch {self.batch:,}; give a batch that divides it."
@@ -82,10 +90,10 @@ class Rollouts:
         """The longest horizon."""
         return int(max(self.horizon.low, self.horizon.high))
 
-    @property
-    def batches_kept(self) -> int:
+    def batches_kept(self, offline: bool) -> int:
         """Batches of rollouts that are kept."""
-        return max(self.retained_epochs * self.epoch // self.fit_interval, 1) * (self.rollouts // self.batch)
+        interval = self.offline_rollout_interval if offline else self.fit_interval
+        return max(self.retained_epochs * self.epoch // interval, 1) * (self.rollouts // self.batch)
 
     def build(self, setting: "Setting") -> "Imaginer":
         """What fits and imagines. Raises `ImaginationError` for an agent without a model, or for batches that its elites cannot share evenly."""
@@ -196,8 +204,10 @@ class Imaginer:
         real = setting.buffers[0]
         self.metrics: dict[str, float] = {}
         self.clocks = {"fit": Every(config.fit_interval), "rollouts": Every(config.offline_rollout_interval)}
-        self.clocks["offline"] = Every(config.offline_fit_interval or 1)
-        self.begun, self.epoch = False, 1
+        interval = config.offline_fit_interval
+        self.offline_fit_interval = (VALUES_MOVE if model.objective.of_values else 0) if interval is None else interval
+        self.clocks["offline"] = Every(self.offline_fit_interval or 1)
+        self.begun, self.epoch, self.offline = False, 1, False
         self.rolled = 1
         """Steps of the newest rollouts."""
         self.starts = [
@@ -208,13 +218,14 @@ class Imaginer:
             placement = "device" if real.device.type == "cuda" else "host"
             # A rollout has a row more than it has transitions, which `capacity` counts.
             room = -(-config.capacity // config.longest) * (config.longest + 1)
-            capacity = min(room, self.kept(config.longest) * config.batch)
+            most = max(config.batches_kept(offline) for offline in (False, True)) * (config.longest + 1)
+            capacity = min(room, most * config.batch)
             self.replay = ReplayBuffer(real.spec, capacity, config.batch, placement, real.device)
             self.sampler = RolloutSampler(self.replay, setting.batch_size, setting.n_step, setting.agent.gamma, setting.seed + 1)
 
     def kept(self, horizon: int) -> int:
         """Rows of each column of imagined replay that are drawn from: a rollout has a row more than it has steps."""
-        return self.config.batches_kept * (horizon + 1)
+        return self.config.batches_kept(self.offline) * (horizon + 1)
 
     def mixed(self, sampler: Sampler) -> Sampler:
         """Real and imagined rows together; batches as they are where there are no rollouts."""
@@ -227,16 +238,17 @@ class Imaginer:
     def imagine(self, transitions: int, *, offline: bool = False) -> None:
         """Fit and imagine at the first call and then at intervals."""
         fitting = rolling = not self.begun
+        self.offline = offline
         if offline:
             rolling = self.clocks["rollouts"](transitions) or rolling
-            fitting = (self.config.offline_fit_interval > 0 and self.clocks["offline"](transitions)) or fitting
+            fitting = (self.offline_fit_interval > 0 and self.clocks["offline"](transitions)) or fitting
         else:
             fitting = rolling = self.clocks["fit"](transitions) or fitting
         self.begin_epoch(transitions // self.config.epoch + 1)
         if fitting:
             self.fit()
         if rolling or fitting:
-            self.roll(offline)
+            self.roll()
         self.begun = True
 
     def begin_epoch(self, epoch: int) -> None:
@@ -274,15 +286,14 @@ class Imaginer:
         if emphasis is not None and self.setting.distractors:
             self.metrics["model/distractor_share"] = float(emphasis[-self.setting.distractors :].sum() / emphasis.sum())
 
-    def roll(self, offline: bool) -> None:
+    def roll(self) -> None:
         """Imagine rollouts from observations drawn uniformly from real replay."""
         if self.replay is None:
             return
-        starts = self.starts[0] if offline or not len(self.setting.buffers[-1]) else self.starts[-1]
+        starts = self.starts[0] if self.offline or not len(self.setting.buffers[-1]) else self.starts[-1]
         self.rolled, reward, length = self.horizon(), 0.0, 0.0
         for _ in range(self.config.rollouts // self.config.batch):
-            begun = starts.sample()
-            gained, steps = self.roll_batch(self.replay, begun.obs, begun.weight > 0, self.rolled)
+            gained, steps = self.roll_batch(self.replay, starts.sample().obs, self.rolled)
             reward, length = reward + gained, length + steps
         self.refresh()
         self.metrics |= {
@@ -292,11 +303,9 @@ class Imaginer:
             "model/imagined_rows": int(self.sampler.count),
         }
 
-    def roll_batch(self, replay: ReplayBuffer, obs: torch.Tensor, alive: torch.Tensor, horizon: int) -> tuple[float, float]:
-        """One batch of rollouts from the rows that are `alive`; returns the sum of their rewards and the number of their steps.
-
-        A draw from real replay may hold rows that are no transitions, the last observation of an episode: nothing begins there.
-        """
+    def roll_batch(self, replay: ReplayBuffer, obs: torch.Tensor, horizon: int) -> tuple[float, float]:
+        """One batch of rollouts; returns the sum of their rewards and the number of their steps."""
+        alive = torch.ones(len(obs), dtype=torch.bool, device=obs.device)
         reward, steps = torch.zeros((), device=obs.device), torch.zeros((), device=obs.device)
         for _ in range(horizon):
             imagined = self.model.imagine(
@@ -330,6 +339,7 @@ class Imaginer:
             "starts": [sampler.state_dict() for sampler in self.starts],
             "begun": self.begun,
             "epoch": self.epoch,
+            "offline": self.offline,
             "rolled": self.rolled,
             "metrics": dict(self.metrics),
         }
@@ -341,6 +351,7 @@ class Imaginer:
         for sampler, saved in zip(self.starts, state["starts"], strict=True):
             sampler.load_state_dict(saved)
         self.begun, self.rolled, self.metrics = state["begun"], state["rolled"], dict(state["metrics"])
+        self.offline = state["offline"]
         self.begin_epoch(state["epoch"])
 
 

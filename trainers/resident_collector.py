@@ -16,7 +16,7 @@ from steelyard.trainers.capture import captured
 from steelyard.trainers.collected import Episode
 
 SEEDS_PER_RUN = 20_000
-"""Training world i of the run with seed s starts from the seed `20,000 s + i`."""
+"""Training world i of the run with seed s starts from the seed `20,000 s + i`; with more worlds runs are as far apart as there are worlds."""
 
 
 class ResidentCollector:
@@ -40,7 +40,7 @@ class ResidentCollector:
         self.env, self.agent, self.buffer, self.random_steps, self.explored = env, agent, buffer, random_steps, explored
         worlds, device = env.num_envs, env.device
         self.generator = torch.Generator(device).manual_seed(seed + 3)
-        self.obs = env.reset(seed * SEEDS_PER_RUN).clone()
+        self.obs = env.reset(seed * max(SEEDS_PER_RUN, worlds)).clone()
         self.returns = torch.zeros(worlds, dtype=torch.float64, device=device)
         self.lengths = torch.zeros(worlds, dtype=torch.float64, device=device)
         self.totals = torch.zeros(3, dtype=torch.float64, device=device)

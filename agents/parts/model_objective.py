@@ -20,6 +20,8 @@ class Deterministic(nn.Module):
     """
 
     outputs_per_target = 1
+    of_values = False
+    """Whether the agent's values matter, so that the model that fits best moves with them although the data stays."""
     emphasis: Tensor | None = None
     """[obs_size] mean squared weight of each component's error in the last fit, where components are weighted."""
 

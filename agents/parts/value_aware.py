@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Critics = Literal["all", "targets"]
 Action = Literal["mean", "sample"]
-Reward = Literal["published", "rescaled"]
+Reward = Literal["published", "rescaled", "dimension"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class ValueGradient:
     clip: float | None = 0.95
     """Gradients longer than this quantile of the lengths in a member's batch, per critic, are shortened to it; None leaves them."""
     low_clip: float | None = None
-    """If given (0.05), shorter ones than this quantile are lengthened to it, and both quantiles are running means, renewed at each fit."""
-    running_rate: float = 0.2
-    """How far the running quantiles move at a fit."""
+    """If given (0.05), shorter ones than this quantile are lengthened to it."""
+    running_rate: float | None = 0.2
+    """With `low_clip` both quantiles are running means over all rows, which move so far at a fit; None takes those of each member's batch."""
     reward: Reward = "published"
-    """Weight of the reward's squared error: one, or the square of the gradients' mean length (the author's later code)."""
+    """Weight of the reward's squared error: one; the square of the gradients' mean length (the author's code of 2023); or that of one dimension more,
+    whose gradient is the mean size of all others' (the author's code of 2025)."""
     warmup_fits: int = 4
     """First fits in which the plain squared error is added, because the critic is still random: those of the first epoch."""
 
@@ -50,11 +51,17 @@ class ValueGradient:
             )
         if self.clip is None and self.low_clip is not None:
             raise SlotError("ValueGradient has low_clip but no clip; give both quantiles, or only clip.")
+        if self.running_rate is not None and not 0 < self.running_rate <= 1:
+            raise SlotError(f"running_rate of ValueGradient is {self.running_rate}; give a share above 0 and up to 1, or None.")
 
     def build(self, targets: int) -> "ValueGradientObjective":
         """The module for so many targets."""
         del targets
         return ValueGradientObjective(self)
+
+
+LATER_VALUE_GRADIENT = ValueGradient(action="sample", low_clip=0.0005, running_rate=None, reward="dimension", warmup_fits=0)
+"""VaGraM as its author's code of 2025 has it (jax_mbpo); whatever is its own is a setting of `ValueGradient`."""
 
 
 class ValueGradientObjective(Deterministic):
@@ -66,6 +73,7 @@ class ValueGradientObjective(Deterministic):
 
     bounds: Tensor
     seen: Tensor
+    of_values = True
 
     def __init__(self, config: ValueGradient):
         super().__init__()
@@ -76,7 +84,7 @@ class ValueGradientObjective(Deterministic):
     def know(self, agent: "ValueLearningAgent", next_obs: Tensor, generator: torch.Generator) -> Tensor:
         """Gradients [rows, critics, obs_size] at the true next observations; running quantiles of their lengths move towards those of now."""
         gradients = StateValue(agent, self.config.critics, self.config.action, generator).gradients(next_obs) / reward_unit(agent)
-        if self.config.low_clip is not None:
+        if self.config.low_clip is not None and self.config.running_rate is not None:
             lengths = length(gradients).flatten()
             ranks = torch.tensor([self.config.low_clip, self.config.clip], device=lengths.device) * (len(lengths) - 1)
             now = lengths.sort().values[ranks.round().long()]
@@ -90,19 +98,28 @@ class ValueGradientObjective(Deterministic):
         if self.config.clip is None:
             return gradients
         lengths = length(gradients)
-        if self.config.low_clip is not None:
-            return gradients * (lengths.clamp(self.bounds[0], self.bounds[1]) / lengths.clamp(min=1e-12))
-        bound = quantile(lengths, self.config.clip)
-        return gradients * (bound / lengths.clamp(min=1e-12)).clamp(max=1)
+        if self.config.low_clip is None:
+            return gradients * (quantile(lengths, self.config.clip) / lengths.clamp(min=1e-12)).clamp(max=1)
+        if self.config.running_rate is None:
+            low, high = (quantile(lengths, share) for share in (self.config.low_clip, self.config.clip))
+        else:
+            low, high = self.bounds.unbind()
+        return gradients * (lengths.clamp(low, high) / lengths.clamp(min=1e-12))
 
     def loss(self, output: Tensor, target: Tensor, scale: Tensor, known: Tensor, fits: Tensor) -> Tensor:
-        """Mean over critics and dimensions of (g err)^2, plus the reward's squared error; [members, batch], errors in raw units."""
+        """Mean over critics and dimensions of (g err)^2, plus the reward's squared error; [members, batch], errors in raw units.
+
+        The reward as a dimension: the mean over D + 1 of them, times (D + 1) / D, so that the state's part is the same.
+        """
         error = (output - target) * scale
         gradients = self.clipped(known)
         state = (gradients * error[..., None, :-1]).square().mean((-1, -2))
         reward = error[..., -1].square()
         if self.config.reward == "rescaled":
             reward = length(gradients).mean().square() * reward
+        elif self.config.reward == "dimension":
+            size = gradients.abs().mean((1, 2, 3))[:, None]
+            reward = size.square() * reward / gradients.shape[-1]
         return state + reward + (fits < self.config.warmup_fits) * error.square().mean(-1)
 
 
@@ -146,6 +163,8 @@ class ExactTaylor:
 class ExactTaylorObjective(Deterministic):
     """The objective that `ExactTaylor` describes."""
 
+    of_values = True
+
     def __init__(self, config: ExactTaylor):
         super().__init__()
         self.config = config
@@ -180,6 +199,7 @@ class IterVAMLObjective(Deterministic):
     """The objective that `IterVAML` describes."""
 
     unit: Tensor
+    of_values = True
 
     def __init__(self, config: IterVAML):
         super().__init__()

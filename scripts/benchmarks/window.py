@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,11 +72,13 @@ class Worker:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
+        # A file and not a pipe, which a library that says much would fill.
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, "-m", module, json.dumps(options | {"threads": threads})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.said,
             text=True,
             env=os.environ | variables,
         )
@@ -95,14 +98,16 @@ class Worker:
     def answer(self) -> dict[str, Any]:
         """The next line that the process says. Raises `BenchmarkError` if it ended instead."""
         assert self.process.stdout is not None
-        assert self.process.stderr is not None
         line = self.process.stdout.readline()
         if not line:
-            said = self.process.stderr.read().strip().splitlines()
-            raise BenchmarkError(said[-1] if said else f"the process ended with status {self.process.wait()}")
+            status = self.process.wait()
+            self.said.seek(0)
+            said = self.said.read().strip().splitlines()
+            raise BenchmarkError(said[-1] if said else f"the process ended with status {status}")
         return json.loads(line)
 
     def close(self) -> None:
         """End the process."""
         self.process.kill()
         self.process.wait()
+        self.said.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from steelyard.agents.agent import Execution
@@ -29,7 +30,7 @@ from steelyard.agents.parts import (
 )
 from steelyard.agents.parts.model_fit import ModelError, Transitions
 from steelyard.agents.parts.state_value import StateValue
-from steelyard.agents.parts.value_aware import quantile
+from steelyard.agents.parts.value_aware import LATER_VALUE_GRADIENT, quantile
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Batch, Spec
@@ -116,6 +117,11 @@ def test_value_gradient_by_hand() -> None:
     rescaled = ValueGradient(clip=None, reward="rescaled").build(3)
     length = (math.sqrt(5) + 3) / 2
     assert float(rescaled.loss(output, target, scale, gradients, LATE)) == pytest.approx(state + 9 * length**2)
+    dimension = ValueGradient(clip=None, reward="dimension").build(3)
+    size = (2 + 1 + 0 + 3) / 4
+    # The mean over two critics and three dimensions, the third being the reward's, times three halves.
+    whole = (6**2 + 2**2 + 0 + 6**2 + 2 * (3 * size) ** 2) / 6 * 3 / 2
+    assert float(dimension.loss(output, target, scale, gradients, LATE)) == pytest.approx(whole)
     taylor = ExactTaylor().build(3)
     assert float(taylor.loss(output, target, scale, gradients, LATE)) == pytest.approx(((6 - 2) ** 2 + 6**2) / 2 + 9)
 
@@ -151,6 +157,18 @@ def test_running_quantiles_bound_from_both_sides() -> None:
     torch.testing.assert_close(objective.bounds, (first + second) / 2, rtol=1e-2, atol=0)
     clipped = objective.clipped(known[None]).norm(dim=-1)
     torch.testing.assert_close(torch.stack((clipped.min(), clipped.max())), objective.bounds)
+
+
+def test_the_batchs_own_quantiles_bound_from_both_sides() -> None:
+    objective = ValueGradient(low_clip=0.25, clip=0.75, running_rate=None).build(3)
+    gradients = torch.randn(2, 41, 3, 4, generator=torch.Generator().manual_seed(0))
+    lengths, clipped = gradients.norm(dim=-1), objective.clipped(gradients)
+    low, high = torch.quantile(lengths, torch.tensor([0.25, 0.75]), dim=1, keepdim=True)
+    torch.testing.assert_close(clipped.norm(dim=-1), lengths.clamp(low, high))
+    torch.testing.assert_close(F.normalize(clipped, dim=-1), F.normalize(gradients, dim=-1))
+    learner = agent(Ensemble(objective=LATER_VALUE_GRADIENT))
+    learner.model.objective.know(learner, data(400).next_obs, learner.model.generator)
+    assert not bool(learner.model.objective.seen)
 
 
 @pytest.mark.parametrize("kind", ["sac", "td3", "simba-v2"])
@@ -367,7 +385,7 @@ def test_the_model_is_not_trained_by_updates_and_neutral_draws_stay() -> None:
     assert learner.trained == bare.trained
 
 
-@pytest.mark.parametrize("objective", [ValueGradient(), ValueGradient(action="sample"), IterVAML(), ExactTaylor()])
+@pytest.mark.parametrize("objective", [ValueGradient(), LATER_VALUE_GRADIENT, IterVAML(), ExactTaylor()])
 def test_value_gradient_with_simba_v2_and_inverse_variance(objective: Any) -> None:
     config = SAC(
         actor=SimbaV2(8, 1),
@@ -421,6 +439,7 @@ def test_too_few_rows_are_refused() -> None:
         (lambda: Likelihood(1.0, 0.0), "low must be the smaller"),
         (lambda: ValueGradient(clip=1.5), "quantiles"),
         (lambda: ValueGradient(clip=None, low_clip=0.1), "low_clip but no clip"),
+        (lambda: ValueGradient(running_rate=0.0), "running_rate of ValueGradient is 0.0"),
     ],
 )
 def test_impossible_settings_are_refused(make: Any, words: str) -> None:

@@ -5,6 +5,7 @@
 import dataclasses
 import io
 import re
+import subprocess
 import sys
 
 import mujoco
@@ -325,6 +326,17 @@ def test_what_is_not_finite_is_named():
         env.step(torch.zeros(3, 1))
 
 
+def test_worlds_that_ended_have_no_lack_of_room():
+    env = ball(3, action_repeat=2)
+    env.reset(seed=0)
+    env._done.copy_(torch.tensor([False, True, False]))  # as between two substeps
+    env.simulator.overflow[1:] = -1
+    env._judge()
+    with pytest.raises(EnvError, match="world 2 "):
+        env.check()
+    assert env._wrong.tolist() == [0, 0, 0]
+
+
 def test_faults_on_a_device_wait_for_the_question(monkeypatch):
     """What a GPU does, on the CPU: wrong actions are clamped, and `check` tells once."""
     env, other = ball(3), ball(3)
@@ -391,12 +403,21 @@ def test_refusals(monkeypatch):
         warp_simulator.require_device("ball", None, torch.device("cuda" if not torch.cuda.is_available() else "cuda:99"))
     with pytest.raises(EnvError, match="not on 'meta'"):
         WarpEnv(Ball(), 2, device="meta")
+    with pytest.raises(EnvError, match="0 worlds were asked for; give one or more"):
+        WarpEnv(Ball(), 0, device="cpu")
     monkeypatch.setattr(warp_simulator, "free_bytes", lambda device: 10**6)
     with pytest.raises(EnvError, match=r"100,000 worlds need about \d.*use at most \d+ worlds"):
         WarpEnv(Ball(), 100_000, device="cpu")
     monkeypatch.setitem(sys.modules, "mujoco_warp", None)
     with pytest.raises(EnvError, match=r"needs mujoco-warp; install it"):
         ball()
+
+
+def test_nothing_is_said_of_a_missing_gpu_where_none_is_wanted():
+    """Warp's library in C says so on stderr, whatever its level of logging."""
+    code = "from steelyard.envs.warp_simulator import engines; import sys; engines('ball'); print('after', file=sys.stderr)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert said == "after\n"
 
 
 def test_models_that_cannot_be_simulated_are_refused():

@@ -49,6 +49,45 @@ def test_worker_measures_in_another_process(imported, tmp_path: Path, monkeypatc
     assert worker.process.poll() is not None
 
 
+def test_what_was_measured_is_kept_after_every_round(imported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where a later table fails, as when a machine is taken away."""
+    bench, kept = imported("bench"), []
+    file = tmp_path / "new" / "bench.json"
+
+    def measure(rows, options, console, keep):
+        if rows[0].table == "replay":
+            raise KeyboardInterrupt
+        result = bench.Result(rows[0])
+        for window in (2.0, 4.0):
+            result.windows.append(window)
+            keep([result])
+            kept.append(json.loads(file.read_text())["tables"])
+        return [result]
+
+    monkeypatch.setattr(bench, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        bench.bench(bench.Bench(tables=("sac", "replay"), out=file))
+    assert [[row["windows"] for row in table["rows"]] for (table,) in kept] == [[[2.0]], [[2.0, 4.0]]]
+    (table,) = json.loads(file.read_text())["tables"]
+    assert (table["name"], table["rows"][0]["per_second"]) == ("sac", 3.0)
+
+
+def test_a_worker_that_says_much_does_not_hang(imported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A pipe that nobody reads takes 64 kilobytes."""
+    window = imported("benchmarks.window")
+    (tmp_path / "chatter.py").write_text(
+        "from benchmarks.window import repeat, serve\n"
+        "def build(threads):\n"
+        "    return repeat(lambda: print('chatter ' * 20_000))\n"
+        "serve(build)\n"
+    )
+    (tmp_path / "benchmarks").symlink_to(SCRIPTS / "benchmarks")
+    monkeypatch.setattr(window, "SCRIPTS", tmp_path)
+    worker = window.Worker(sys.executable, "chatter", {}, 1)
+    assert worker.measure(0.01) > 0
+    worker.close()
+
+
 def test_worker_says_why_it_ended(imported):
     window = imported("benchmarks.window")
     with pytest.raises(window.BenchmarkError, match="unexpected keyword argument 'nonsense'"):
@@ -141,7 +180,7 @@ def test_every_peer_is_measured_in_its_tables_alone(imported):
 def test_a_missing_peer_is_named_where_it_would_be_measured(imported, monkeypatch, capsys):
     bench = imported("bench")
     monkeypatch.setattr(bench, "installed", lambda python: {})
-    monkeypatch.setattr(bench, "measure", lambda rows, options, console: [])
+    monkeypatch.setattr(bench, "measure", lambda rows, options, console, keep: [])
     bench.bench(bench.Bench(tables=("model",), peers=True, peer_python="theirs", json=True))
     (note,) = [note for note in json.loads(capsys.readouterr().out)["notes"] if "not installed" in note]
     commands = "theirs -m pip install hydra-core termcolor tqdm && theirs -m pip install --no-deps mbrl"

@@ -81,6 +81,8 @@ def test_the_steps_are_tests_tables_and_trainings(on_gpu: Any, monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["on_gpu.py"])
     names = [step.name for step in on_gpu.steps(on_gpu.read())]
     assert names == ["tests", *(f"bench {table}" for table in on_gpu.TABLES), "train cheetah-run", "train walker-walk"]
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "bench", "--tables", "worlds", "sac"])
+    assert [step.name for step in on_gpu.steps(on_gpu.read())] == ["bench worlds", "bench sac"]
     monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "train", "--debug"])
     (step,) = on_gpu.steps(on_gpu.read())
     out = str(Path("runs/on_gpu").resolve())  # steps run in the repository's folder, wherever they were started from

@@ -17,7 +17,16 @@ from steelyard.agents.errors import DivergenceError
 from steelyard.agents.networks import MLP
 from steelyard.agents.networks.exploration import HeldNoise, NoiseRange
 from steelyard.agents.optimizer import Adam
-from steelyard.agents.parts import ActionDistance, Ensemble, ReturnBound, SquaredError, ValueGradient
+from steelyard.agents.parts import (
+    ActionDistance,
+    Ensemble,
+    ExactTaylor,
+    IterVAML,
+    Likelihood,
+    ReturnBound,
+    SquaredError,
+    ValueGradient,
+)
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Spec, Step
@@ -136,12 +145,11 @@ def test_nothing_begins_where_an_episode_ended() -> None:
     found.starts[0] = UniformSampler(buffer, 1_000, 1, 0.9, 0)
     found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
     begun = found.starts[0].sample()
-    assert int((begun.weight == 0).sum()) > 0
-    assert bool((begun.obs[begun.weight == 0] == 0).all())
-    found.roll(False)
+    assert bool((begun.obs == 1).all())
+    found.roll()
     assert found.replay is not None
     rows = found.replay.gather(found.sampler.addresses[: int(found.sampler.count)], 1, 0.9)
-    assert 1_000 < len(rows.obs) < 2_000
+    assert len(rows.obs) == 2_000
     assert bool((rows.obs == 1).all())
 
 
@@ -178,6 +186,34 @@ def test_fits_come_at_intervals_and_once_offline() -> None:
             cursors.append(int(found.replay.cursors[0]))
         assert int(agent.model.fits) == expected
         assert cursors == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("objective", "fits"), [(SquaredError(), 1), (Likelihood(), 1), (ValueGradient(), 3), (ExactTaylor(), 3), (IterVAML(), 3)]
+)
+def test_offline_what_is_fitted_to_values_is_fitted_again_as_they_move(objective: Any, fits: int) -> None:
+    """The values of the first fit are those of a random critic."""
+    agent, found = imaginer(Rollouts(rollouts=0, batch=20), dataclasses.replace(MODEL, objective=objective))
+    for count in range(0, 12_000, 1_000):
+        found.imagine(count, offline=True)
+    assert int(agent.model.fits) == fits
+
+
+def test_an_epochs_rollouts_are_kept_in_either_phase_and_after_a_resume() -> None:
+    """Offline a round comes every 50 updates, online every 10 transitions: an epoch of 100 has two or ten."""
+    settings = Rollouts(rollouts=20, batch=20, epoch=100, fit_interval=10, offline_rollout_interval=50)
+    _, found = imaginer(settings)
+    found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
+    for count in range(0, 300, 50):
+        found.imagine(count, offline=True)
+    assert int(found.sampler.count) == 2 * 20
+    _, resumed = imaginer(settings)
+    resumed.mixed(UniformSampler(resumed.setting.buffers[0], 8, 1, 0.9, 0))
+    resumed.load_state_dict(found.state_dict())
+    assert resumed.kept(1) == found.kept(1) == 2 * 2
+    for count in range(0, 200, 10):
+        found.imagine(count)
+    assert int(found.sampler.count) == 10 * 20
 
 
 def test_imagined_rows_are_drawn_uniformly() -> None:
@@ -261,6 +297,8 @@ def small(task: str, imagination: Rollouts, model: Ensemble = MODEL, **changes: 
         ("exploration is HeldNoise", lambda: with_exploration(HeldNoise())),
         ("exploration is NoiseRange", lambda: with_exploration(NoiseRange())),
         ("fit_interval is 0", lambda: Rollouts(fit_interval=0)),
+        ("rollouts is -10000", lambda: Rollouts(rollouts=-10_000)),
+        ("offline_fit_interval -1; give zero or more", lambda: Rollouts(offline_fit_interval=-1)),
         ("give a multiple of it", lambda: imaginer(Rollouts(rollouts=30, batch=15))),
     ],
 )
@@ -309,7 +347,7 @@ def test_a_diverging_model_is_named() -> None:
     found.imagine(0)
     agent.model.network.biases[-1].data.fill_(torch.inf)
     with pytest.raises(DivergenceError, match="the dynamics model diverged: it imagined"):
-        found.roll(False)
+        found.roll()
 
 
 @pytest.mark.parametrize(

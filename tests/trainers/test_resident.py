@@ -1,6 +1,7 @@
 """Collecting from worlds that live on the learner's device: the same transitions as elsewhere, no wait for the device, resumed bit for bit."""
 
 import dataclasses
+import importlib
 import runpy
 import signal
 from pathlib import Path
@@ -81,6 +82,22 @@ def equal(first: Any, second: Any) -> None:
 
 def test_the_worlds_of_these_tests_are_resident() -> None:
     assert isinstance(Drift(2), ResidentEnv)
+
+
+@pytest.mark.parametrize("kind", [ResidentCollector, LocalCollector])
+def test_worlds_of_two_runs_have_different_seeds_however_many_there_are(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    reset = Drift.reset
+
+    def noted(self: Any, seed: int) -> torch.Tensor:
+        begun.append(seed)
+        return reset(self, seed)
+
+    monkeypatch.setattr(Drift, "reset", noted)
+    monkeypatch.setattr(importlib.import_module(kind.__module__), "SEEDS_PER_RUN", 5)
+    for seed in (0, 1, 3):
+        parts("td3", kind, seed=seed)
+    assert begun[1::2] == [0, WORLDS, 3 * WORLDS]  # worlds begin once when they are made
 
 
 @pytest.mark.parametrize("name", AGENTS)
