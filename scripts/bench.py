@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import platform
@@ -71,7 +72,16 @@ class Result:
 
 
 def measure(rows: list[Row], options: Bench, console: Console, keep: Callable[[list[Result]], None]) -> list[Result]:
-    """The rows of one table, measured in turn, several times around; `keep` gets them after every round.
+    """The rows of one table, group by group; `keep` gets what there is after every round."""
+    done: list[Result] = []
+    for _, group in itertools.groupby(rows, lambda row: row.group):
+        before = tuple(done)
+        done += side_by_side(list(group), options, console, lambda results, before=before: keep([*before, *results]))
+    return done
+
+
+def side_by_side(rows: list[Row], options: Bench, console: Console, keep: Callable[[list[Result]], None]) -> list[Result]:
+    """Rows measured in turn, several times around; `keep` gets them after every round.
 
     Preparing a row may compile for a minute, so a log gets a line for each.
     """

@@ -17,18 +17,24 @@ from steelyard.trainers.collector import Collector, LocalCollector
 from steelyard.trainers.config import ConfigError, Run
 from steelyard.trainers.resident_collector import ResidentCollector
 
+COMPILERS = {"cpu": ("CXX", "g++", "clang++", "cl"), "cuda": ("CC", "gcc", "clang", "cc")}
+"""What compiled updates need, first the variable that names it: a C++ compiler for kernels on a CPU, one of C for what launches Triton's on a GPU."""
+
 
 def require_compiler(run: Run) -> None:
-    """Raises `ConfigError` if updates are to be compiled for a CPU and the machine has no C++ compiler."""
-    if run.execution.compile and run.torch_device.type == "cpu" and not has_compiler():
+    """Raises `ConfigError` if updates are to be compiled and the machine lacks the compiler that this takes on the run's device."""
+    device = run.torch_device.type
+    if run.execution.compile and not has_compiler(device):
+        _, first, second, _ = COMPILERS[device]
         raise ConfigError(
-            "updates are to be compiled, but there is no C++ compiler: install g++ or clang++, or use --execution.no-compile."
+            f"updates are to be compiled for {device}, but there is no compiler for it: install {first} or {second}, or use --execution.no-compile."
         )
 
 
-def has_compiler() -> bool:
-    """Whether this machine has a C++ compiler, which compiled updates on a CPU need."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
+def has_compiler(device: str = "cpu") -> bool:
+    """Whether this machine has a compiler that compiled updates on such a device need."""
+    variable, *names = COMPILERS[device]
+    return any(shutil.which(name) for name in (os.environ.get(variable, names[0]), *names))
 
 
 def build_buffer(run: Run, spec: Spec, num_envs: int) -> ReplayBuffer:

@@ -83,6 +83,8 @@ class Row:
     """What its process is built from."""
     library: Library = "steelyard"
     """Whose code runs."""
+    group: str = ""
+    """Rows of a table that are next to each other and of one group are measured side by side; all their processes are in memory at once."""
 
 
 def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peers: tuple[Library, ...]) -> list[Row]:
@@ -285,7 +287,8 @@ def worlds(threads: tuple[int, ...], cuda: bool) -> list[Row]:
     rows: list[Row] = []
 
     def add(task: str, label: str, num_envs: int, used: int = 1, **options: Any) -> None:
-        rows.append(Row("worlds", f"{task}, {label}, {num_envs:,}", used, {"task": task, "num_envs": num_envs, **options}))
+        shape = {"task": task, "num_envs": num_envs}
+        rows.append(Row("worlds", f"{task}, {label}, {num_envs:,}", used, shape | options, group=f"{task}, {num_envs}"))
 
     for task in ("HalfCheetah-v5", "Humanoid-v5"):
         for num_envs in (1, 8):
@@ -301,4 +304,4 @@ def worlds(threads: tuple[int, ...], cuda: bool) -> list[Row]:
             for num_envs in counts:
                 add(task, f"warp{place}", num_envs, kind="stepping", vectorization="warp", device=device)
                 add(task, f"warp{place}, bare engine", num_envs, kind="bare_stepping", device=device)
-    return rows
+    return sorted(rows, key=lambda row: (row.options["task"], row.options["num_envs"]))

@@ -72,6 +72,38 @@ def test_what_was_measured_is_kept_after_every_round(imported, tmp_path: Path, m
     assert (table["name"], table["rows"][0]["per_second"]) == ("sac", 3.0)
 
 
+def test_only_what_is_compared_is_in_memory_at_once(imported, monkeypatch: pytest.MonkeyPatch):
+    """Thirty processes with a simulator each are more than many a machine holds."""
+    bench, plan = imported("bench"), imported("benchmarks.plan")
+    rows = plan.plan((1, 2), ("fp32",), cuda=True, peers=())
+    alive, most, kept = set[int](), [], []
+
+    class Worker:
+        def __init__(self, python, module, options, threads):
+            self.options, self.shares = options, {}
+            alive.add(id(self))
+
+        def measure(self, seconds):
+            most.append((len(alive), self.options["task"], self.options["num_envs"]))
+            return 1.0
+
+        def close(self):
+            alive.remove(id(self))
+
+    monkeypatch.setattr(bench, "Worker", Worker)
+    chosen = [row for row in rows if row.table == "worlds"]
+    console = Console(file=io.StringIO())
+    results = bench.measure(chosen, bench.Bench(rounds=2), console, lambda results: kept.append(len(results)))
+    assert [result.row for result in results] == chosen
+    assert all(result.windows == [1.0, 1.0] for result in results)
+    assert not alive
+    assert max(most)[0] <= 6
+    assert kept[-1] == len(chosen) > 30
+    stepping = [row.options for row in chosen if row.options["kind"] == "stepping" and row.options["vectorization"] == "warp"]
+    together = {(row.options["task"], row.options["num_envs"], row.options["kind"]) for row in chosen}
+    assert all((options["task"], options["num_envs"], "bare_stepping") in together for options in stepping)
+
+
 def test_a_worker_that_says_much_does_not_hang(imported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A pipe that nobody reads takes 64 kilobytes."""
     window = imported("benchmarks.window")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from steelyard.agents.agent import Execution
 from steelyard.agents.cql import CQL
 from steelyard.agents.errors import SteelyardError
 from steelyard.agents.iql import IQL
@@ -23,6 +25,7 @@ from steelyard.agents.parts import Family, ReturnBound
 from steelyard.agents.sac import SAC
 from steelyard.agents.td3 import TD3
 from steelyard.trainers import plain
+from steelyard.trainers.builders import require_compiler
 from steelyard.trainers.config import ConfigError, Run, Transfer
 from steelyard.trainers.plain import CLASSES, first_difference, from_plain, to_plain
 from steelyard.trainers.replays import Anew, Mixed
@@ -31,6 +34,18 @@ from steelyard.trainers.shrinking import debug
 from steelyard.trainers.trajectory_samplers import TrajectoryWeighted
 
 RUN = Run("Pendulum-v1", SAC(), "sac")
+
+
+@pytest.mark.parametrize(("device", "names"), [("cpu", r"g\+\+ or clang\+\+"), ("cuda", "gcc or clang")])
+def test_without_the_compiler_of_its_device_a_run_is_refused(device: str, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "torch_device", torch.device(device))
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    require_compiler(RUN)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match=f"for {device}, but there is no compiler for it: install {names}"):
+        require_compiler(RUN)
+    require_compiler(dataclasses.replace(RUN, execution=Execution(compile=False)))
 
 
 @pytest.mark.parametrize(
