@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steelyard.agents.value_learner import ValueLearningAgent
 
 IMPROVEMENT = 0.01
-"""Share of its best score by which a member must improve for an epoch to count."""
+"""Share of its score by which a member must improve for an epoch to count."""
 SMALLEST_SCALE = 1e-8
 """Deviations below this one are taken for one: what does not vary is only shifted."""
 FEWEST = 5
@@ -49,7 +49,7 @@ class FitRecord(NamedTuple):
     loss: float
     """Mean loss of the last epoch's steps."""
     scores: Tensor
-    """[members] best scores on the rows held out."""
+    """[members] scores on the rows held out, of the weights that the members end with."""
 
 
 def fit(
@@ -57,9 +57,10 @@ def fit(
 ) -> FitRecord:
     """Fit all members of an ensemble, each to its own bootstrap, going on from their weights and moments.
 
-    Input statistics are taken of all rows, in float64. A new hold-out is drawn. After each epoch the members are scored on it; a member that
-    improves by more than 1 % keeps those weights, and the fit ends after `patience` epochs in which none did. At the end every member has
-    the weights of its best epoch, and the best members become elites.
+    Input statistics are taken of all rows, in float64. A new hold-out is drawn. After each epoch the members are scored on it, and the fit ends
+    after `patience` epochs in which none improved by more than 1 % on its best score, which is at first that before the fit. A member that improved
+    ends with the weights of its best epoch. One that never did keeps its last ones and not those before the fit: scores that are mostly noise,
+    as under distractors, hardly move while the rest is learned, and fits have to add up. The best members become elites.
 
     Args:
         model: What is fitted.
@@ -85,10 +86,11 @@ def fit(
     draw = torch.randint(size, (config.members, size), generator=generator, device=device)
     bootstrap = training[draw]
     batch = min(config.batch_size, size)
-    weights = model.weights()
+    weights = {name: weight for name, weight in model.weights().items() if weight.ndim == 3}  # what each member has of its own
     best = {name: weight.clone() for name, weight in weights.items()}
-    best_score = score(model, inputs, target, known, held_out)
-    require_finite(best_score, 0)
+    now = best_score = score(model, inputs, target, known, held_out)
+    require_finite(now, 0)
+    ever = torch.zeros_like(now, dtype=torch.bool)
     waited, epoch, steps, loss = 0, 0, 0, torch.zeros((), device=device)
     while epoch < config.epochs and waited < config.patience:
         epoch += 1
@@ -104,19 +106,17 @@ def fit(
         now = score(model, inputs, target, known, held_out)
         require_finite(now, epoch)
         improved = (best_score - now) / best_score.abs() > IMPROVEMENT
+        ever |= improved
         best_score = torch.where(improved, now, best_score)
-        for name, weight in weights.items():
-            if weight.ndim == 3:
-                best[name] = torch.where(improved[:, None, None], weight, best[name])
-            else:
-                best[name] = weight.clone()
+        best = {name: torch.where(improved[:, None, None], weight, best[name]) for name, weight in weights.items()}
         waited = 0 if bool(improved.any()) else waited + 1
         report(epoch, now)
     for name, weight in weights.items():
-        weight.copy_(best[name])
-    model.elites.copy_(best_score.argsort(stable=True)[: config.elites])
+        weight.copy_(torch.where(ever[:, None, None], best[name], weight))
+    scores = torch.where(ever, best_score, now)
+    model.elites.copy_(scores.argsort(stable=True)[: config.elites])
     model.fits.add_(1)
-    return FitRecord(epoch, steps, float(loss), best_score)
+    return FitRecord(epoch, steps, float(loss), scores)
 
 
 def tensors(model: "DynamicsEnsemble", data: Transitions) -> tuple[Tensor, Tensor]:

@@ -278,6 +278,22 @@ def test_a_fit_holds_out_as_many_rows_as_it_is_told_to(limit: int | None, held: 
     assert [len(rows) for rows in seen] == [held, held]
 
 
+def test_fits_go_on_from_each_other_where_scores_are_mostly_noise() -> None:
+    """A component that nothing predicts hides from the score what is learned of the others; fits of few steps must add up all the same."""
+    learner = agent(
+        dataclasses.replace(TINY, objective=Likelihood(high=8.0), epochs=20, patience=3, optimizer=Adam(1e-2), batch_size=32)
+    )
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(3))
+    given = data(400)
+    given.next_obs[:, -1] = given.obs[:, -1] + 30 * noise
+    for _ in range(12):
+        record = learner.model.refit(learner, given, quiet)
+        assert record.epochs < 20
+    predicted, _ = learner.model.predict(given.obs, given.action)
+    error, moved = (float((found - given.next_obs)[..., :-1].square().mean()) for found in (predicted, given.obs))
+    assert error < 0.5 * moved
+
+
 def test_a_fit_waits_so_many_epochs() -> None:
     frozen = dataclasses.replace(TINY, optimizer=Adam(1e-12), patience=4, epochs=50, objective=SquaredError())
     learner = agent(frozen)
