@@ -18,7 +18,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plan import PEERS, PLAIN_LOOP, PLAIN_UPDATE, RELEASED_SIMBA_V2, TITLES, Library, Row, TableName, plan, uncompiled
+from benchmarks.plan import (
+    PEERS,
+    PLAIN_LOOP,
+    PLAIN_UPDATE,
+    RELEASED_SIMBA_V2,
+    TITLES,
+    Library,
+    Row,
+    TableName,
+    gpu_alone,
+    plan,
+    uncompiled,
+)
 from benchmarks.window import BenchmarkError, Worker
 from steelyard.agents.agent import has_native_bf16
 from steelyard.trainers.errors import run_script
@@ -45,6 +57,8 @@ class Bench:
     """Measure Stable-Baselines3, SBX, d3rlpy and mbrl-lib too, where they are installed."""
     peer_python: str = sys.executable
     """Interpreter that has the peers, so that they need not be installed beside the suite."""
+    gpu_only: bool = False
+    """Of tables that have rows on a GPU, measure these alone."""
     neighbour: bool = False
     """Keep one core busy with another process meanwhile."""
     json: bool = False
@@ -280,7 +294,9 @@ def bench(options: Bench) -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     with busy_neighbour(options.neighbour):
         for name in options.tables:
-            results = measure([row for row in rows if row.table == name], options, progress, functools.partial(keep, name))
+            chosen = [row for row in rows if row.table == name]
+            chosen = gpu_alone(chosen) if options.gpu_only else chosen
+            results = measure(chosen, options, progress, functools.partial(keep, name))
             keep(name, results)
             done.append(plain(name, results))
             if not options.json:

@@ -45,4 +45,4 @@ class Dropout(nn.Module):
             return x
         number = torch.arange(x.numel(), device=x.device).view(x.shape)
         keep = scrambled(scrambled(number) ^ self.key) >= round(self.rate * (WORD + 1))
-        return x * keep / (1 - self.rate)
+        return x * keep * (1 / (1 - self.rate))  # a GPU divides by a number as it multiplies by its inverse, a CPU does not

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from steelyard.agents.errors import SlotError
@@ -35,7 +34,8 @@ class GreedyImprovement(Part):
 
     def policy(self, values: Tensor) -> Tensor:
         """Probabilities [batch, choices] of actions with the given values, constants."""
-        best = F.one_hot(values.argmax(-1), values.shape[-1])
+        choices = torch.arange(values.shape[-1], device=values.device)
+        best = (values.argmax(-1, keepdim=True) == choices).to(values.dtype)
         return (1 - self.random_share) * best + self.random_share / values.shape[-1]
 
     def entropy_bonus(self, values: Tensor) -> Tensor:

@@ -84,7 +84,13 @@ class Row:
     library: Library = "steelyard"
     """Whose code runs."""
     group: str = ""
-    """Rows of a table that are next to each other and of one group are measured side by side; all their processes are in memory at once."""
+    """Rows of a table that are next to each other and of one group are measured side by side; all their processes are in memory at once.
+    Those on a GPU compile for minutes and are mostly groups of their own, so that what was measured is kept after each."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is measured on a GPU."""
+        return self.options.get("device") == "cuda"
 
 
 def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peers: tuple[Library, ...]) -> list[Row]:
@@ -142,7 +148,12 @@ def plan(threads: tuple[int, ...], precisions: tuple[str, ...], cuda: bool, peer
                 for table, (kind, label) in actor_critic.items()
                 if table in PEERS[library].tables
             ]
-    return rows
+    return [replace(row, group=row.group or row.label) if row.on_gpu else row for row in rows]
+
+
+def gpu_alone(rows: list[Row]) -> list[Row]:
+    """Those of a table's rows that run on a GPU; all of them where none does."""
+    return [row for row in rows if row.on_gpu] or rows
 
 
 def uncompiled(rows: list[Row]) -> list[Row]:

@@ -69,9 +69,10 @@ class Worker:
         variables = {
             "OMP_NUM_THREADS": count,
             "MKL_NUM_THREADS": count,
-            "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
+        if options.get("device") != "cuda":  # whose many kernels are compiled at once
+            variables["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         # A file and not a pipe, which a library that says much would fill.
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(

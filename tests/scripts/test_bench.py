@@ -144,6 +144,18 @@ def test_debug_leaves_no_table_empty(imported, cuda: bool):
     assert {label for table, label in shown if table == "end_to_end"} == {"eager, fp32"}
 
 
+def test_rows_on_a_gpu_are_kept_one_after_the_other(imported):
+    plan = imported("benchmarks.plan")
+    rows = [row for row in plan.plan((1, 2), ("fp32",), True, ()) if row.table != "worlds"]
+    groups = [(row.table, row.group) for row in rows if row.on_gpu]
+    assert len(set(groups)) == len(groups) > 20
+    assert {row.group for row in rows if not row.on_gpu} == {""}
+    offline = [row for row in rows if row.table == "offline"]
+    assert [row.label for row in plan.gpu_alone(offline)] == [f"{name}, GPU, fp32" for name in plan.OFFLINE]
+    replay = [row for row in rows if row.table == "replay"]
+    assert plan.gpu_alone(replay) == replay
+
+
 def test_slow_rates_keep_a_decimal(imported):
     bench, plan = imported("bench"), imported("benchmarks.plan")
     written = io.StringIO()

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ def test_a_step_that_fails_stops_no_other(on_gpu: Any, tmp_path: Path, monkeypat
     assert {"gpus", "python", "torch", "missing_modules"} <= found["machine"].keys()
     assert "no such kernel" in (tmp_path / "logs" / "bench_one.txt").read_text()
     assert "| bench two | stopped after 1 seconds |" in (tmp_path / "summary.md").read_text()
+
+
+def test_what_a_stopped_step_began_ends_with_it(on_gpu: Any, tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)']); "
+        "print(child.pid, flush=True); time.sleep(300)"
+    )
+    outcome = on_gpu.run(on_gpu.Step("bench long", ["-c", code], (), 3.0), tmp_path)
+    assert outcome.status == "stopped after 3 seconds"
+    child = int((tmp_path / "logs" / "bench_long.txt").read_text())
+    state = Path(f"/proc/{child}/stat")
+    deadline = time.monotonic() + 10
+    while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_numbers_of_tables_and_curves_are_collected(on_gpu: Any, tmp_path: Path) -> None:

@@ -385,7 +385,7 @@ def test_samplers_deliver_the_columns_also_when_compiled():
     buffer.keep_returns(GAMMA, lambda reward: reward)
     buffer.extend(dataset([4, 3, 2]))
     sampler = Uniform().build(buffer, 32, 1, GAMMA, seed=0)
-    compiled = torch.compile(sampler.gather, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda noise: tuple(sampler.gather(noise)), fullgraph=True, backend="aot_eager")
     noise = sampler.noise()
     for got, want in zip(compiled(noise), sampler.gather(noise), strict=True):
         assert want is not None

@@ -339,7 +339,7 @@ def test_a_compiled_graph_goes_on_after_a_refit(begun_with_data):
         buffer.extend(dataset())
     sampler = TrajectoryWeighted(by="return", refresh=1).build(buffer, 64, 2, 0.9, seed=5)
     traces = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(sampler.gather, fullgraph=True, backend=traces)
+    compiled = torch.compile(lambda noise: tuple(sampler.gather(noise)), fullgraph=True, backend=traces)
     episodes, now = [], 0.0
     for _ in range(8):
         now = play(buffer, [(float(now), 4)], start=now)
@@ -425,7 +425,7 @@ def test_a_mix_resumes_and_compiles():
     other.load_state_dict(sampler.state_dict())
     noise = other.noise()
     assert torch.equal(noise, sampler.noise())
-    compiled = torch.compile(other.gather, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda noise: tuple(other.gather(noise)), fullgraph=True, backend="aot_eager")
     for got, want in zip(compiled(noise), sampler.gather(noise), strict=True):
         assert got is want is None or torch.equal(got, want)  # pyright: ignore[reportArgumentType]
 
