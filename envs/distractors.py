@@ -16,6 +16,10 @@ START = 0.1
 """Standard deviation of a component at the start of an episode."""
 
 
+MOST = 1_000
+"""Distractors that a world may have: each depends on all others."""
+
+
 class SwitchingChaos:
     """z <- A z; z <- z + 0.1 sin(R z); then every component beyond 20 in magnitude is put to its own fixed value c.
 
@@ -52,12 +56,12 @@ class Distracted:
         size: Number of distractors.
         seed: Of the distractors' dynamics.
 
-    Raises `EnvError` for a size below one, and for worlds that show pictures, or critics more than policies.
+    Raises `EnvError` for a size below one or above `MOST`, and for worlds that show pictures, or critics more than policies.
     """
 
     def __init__(self, env: VectorEnv, size: int, seed: int = SYSTEM_SEED):
-        if size < 1:
-            raise EnvError(f"distractors is {size}; give one or more, or leave them out with 0.")
+        if not 1 <= size <= MOST:
+            raise EnvError(f"distractors is {size:,}; give one to {MOST:,}, or leave them out with 0.")
         if env.spec.picture is not None:
             raise EnvError("distractors are numbers behind an observation, and this task shows pictures; leave them out.")
         if env.spec.policy_obs_size is not None:

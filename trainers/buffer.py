@@ -26,6 +26,20 @@ class ReplayError(SteelyardError):
     """Replay got something that it cannot store or restore. The message is one sentence that names the field and the remedy."""
 
 
+class MemoryShortage(ReplayError):
+    """Replay does not fit into memory.
+
+    Args:
+        sentence: For a user whose capacity it is.
+        reason: How much it needs, and how much there is.
+        largest: Capacity that would fit.
+    """
+
+    def __init__(self, sentence: str, reason: str = "", largest: int = 0):
+        super().__init__(sentence)
+        self.reason, self.largest = reason, largest
+
+
 class ReplayBuffer:
     """A preallocated ring with one column per world and one packed float32 row per column and time step.
 
@@ -348,7 +362,6 @@ class ReplayBuffer:
         free = free_bytes(self.device, shared=self.placement == "shared")
         if free is not None and self.nbytes > free:
             where = "shared memory (/dev/shm)" if self.placement == "shared" else f"the memory of {self.device}"
-            raise ReplayError(
-                f"capacity {capacity:,} needs {self.nbytes / 1e9:,.1f} GB but {where} has {free / 1e9:,.1f} GB free; "
-                f"choose a capacity of at most {int(capacity * 0.9 * free / self.nbytes):,}."
-            )
+            reason = f"needs {self.nbytes / 1e9:,.1f} GB but {where} has {free / 1e9:,.1f} GB free"
+            largest = int(capacity * 0.9 * free / self.nbytes)
+            raise MemoryShortage(f"capacity {capacity:,} {reason}; choose a capacity of at most {largest:,}.", reason, largest)

@@ -1,5 +1,6 @@
 """Slot `imagination` of a run: when the agent's model is fitted, what is imagined with it, and how that is mixed into batches (MBPO)."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from steelyard.agents.errors import DivergenceError, SteelyardError
 from steelyard.agents.parts.ensemble import DynamicsEnsemble, Termination
 from steelyard.agents.parts.model_fit import Transitions
 from steelyard.agents.types import Step
-from steelyard.trainers.buffer import ReplayBuffer
+from steelyard.trainers.buffer import MemoryShortage, ReplayBuffer
 from steelyard.trainers.rollout_samplers import Coin, Ramp, RealShare, RolloutSampler, recent
 from steelyard.trainers.samplers import Sampler, UniformSampler
 from steelyard.trainers.schedules import Every
@@ -140,6 +141,10 @@ class Imagination(Protocol):
         """Fit and imagine, if it is time, now that so many transitions were collected (or updates made offline) since learning began."""
         ...
 
+    def updates_before_next(self, updates: int) -> int:
+        """How many updates from data may follow the first `updates` before `imagine` must be called again; one or more."""
+        ...
+
     def refresh(self) -> None:
         """Look at replay again after it was restored."""
         ...
@@ -167,6 +172,11 @@ class NothingImagined:
 
     def imagine(self, transitions: int, *, offline: bool = False) -> None:
         """Nothing."""
+
+    def updates_before_next(self, updates: int) -> int:
+        """As many as there are."""
+        del updates
+        return sys.maxsize
 
     def refresh(self) -> None:
         """Nothing."""
@@ -210,6 +220,8 @@ class Imaginer:
         self.begun, self.epoch, self.offline = False, 1, False
         self.rolled = 1
         """Steps of the newest rollouts."""
+        self.drawn = 0
+        """Newest rows of each column of imagined replay that are drawn from."""
         self.starts = [
             UniformSampler(buffer, max(config.batch, 1), 1, setting.agent.gamma, setting.seed) for buffer in setting.buffers
         ]
@@ -220,7 +232,14 @@ class Imaginer:
             room = -(-config.capacity // config.longest) * (config.longest + 1)
             most = max(config.batches_kept(offline) for offline in (False, True)) * (config.longest + 1)
             capacity = min(room, most * config.batch)
-            self.replay = ReplayBuffer(real.spec, capacity, config.batch, placement, real.device)
+            try:
+                self.replay = ReplayBuffer(real.spec, capacity, config.batch, placement, real.device)
+            except MemoryShortage as error:
+                fitting = error.largest // (config.longest + 1) * config.longest
+                raise ImaginationError(
+                    f"replay of imagined transitions {error.reason}; lower imagination.capacity to {fitting:,}, or "
+                    "imagination.retained_epochs, or the number of rollouts."
+                ) from None
             self.sampler = RolloutSampler(self.replay, setting.batch_size, setting.n_step, setting.agent.gamma, setting.seed + 1)
 
     def kept(self, horizon: int) -> int:
@@ -251,6 +270,11 @@ class Imaginer:
             self.roll()
         self.begun = True
 
+    def updates_before_next(self, updates: int) -> int:
+        """So many until the next multiple of an interval."""
+        intervals = (self.config.offline_rollout_interval, self.offline_fit_interval)
+        return min(interval - updates % interval for interval in intervals if interval)
+
     def begin_epoch(self, epoch: int) -> None:
         """What changes with the epoch."""
         self.epoch = epoch
@@ -259,7 +283,7 @@ class Imaginer:
 
     def horizon(self) -> int:
         """Steps of a rollout now."""
-        return int(self.config.horizon(self.epoch))
+        return int(self.config.horizon(self.epoch) + 1e-9)  # a whole number may come out as slightly less
 
     def fit(self) -> None:
         """Fit the model to all real transitions."""
@@ -295,6 +319,7 @@ class Imaginer:
         for _ in range(self.config.rollouts // self.config.batch):
             gained, steps = self.roll_batch(self.replay, starts.sample().obs, self.rolled)
             reward, length = reward + gained, length + steps
+        self.drawn = self.kept(self.rolled)
         self.refresh()
         self.metrics |= {
             "model/horizon": self.rolled,
@@ -330,7 +355,7 @@ class Imaginer:
     def refresh(self) -> None:
         """Draw from now on from what is in imagined replay now."""
         if self.replay is not None:
-            self.sampler.refresh(self.kept(self.rolled))
+            self.sampler.refresh(self.drawn)
 
     def state_dict(self) -> dict[str, Any]:
         """Clocks, where rollouts begin, and what was measured last."""
@@ -341,6 +366,7 @@ class Imaginer:
             "epoch": self.epoch,
             "offline": self.offline,
             "rolled": self.rolled,
+            "drawn": self.drawn,
             "metrics": dict(self.metrics),
         }
 
@@ -350,7 +376,8 @@ class Imaginer:
             clock.load_state_dict(state["clocks"][name])
         for sampler, saved in zip(self.starts, state["starts"], strict=True):
             sampler.load_state_dict(saved)
-        self.begun, self.rolled, self.metrics = state["begun"], state["rolled"], dict(state["metrics"])
+        self.begun, self.metrics = state["begun"], dict(state["metrics"])
+        self.rolled, self.drawn = state["rolled"], state["drawn"]
         self.offline = state["offline"]
         self.begin_epoch(state["epoch"])
 

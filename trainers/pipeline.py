@@ -20,7 +20,7 @@ from steelyard.trainers.online import Online
 from steelyard.trainers.samplers import Sampler, UniformSampler
 
 CHUNK = 100
-"""Offline updates between two looks at clocks and signals."""
+"""Most offline updates between two looks at clocks and signals."""
 
 
 class Pipeline(Online):
@@ -108,7 +108,8 @@ class Pipeline(Online):
             super().step()
             return
         self.imagination.imagine(self.offline_updates, offline=True)
-        count = min(CHUNK, self.run.offline_updates - self.offline_updates)
+        done = self.offline_updates
+        count = min(CHUNK, self.run.offline_updates - done, self.imagination.updates_before_next(done))
         self.learner.update(count)
         self.offline_updates += count
         if self.offline_updates == self.run.offline_updates:

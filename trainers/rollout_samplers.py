@@ -1,5 +1,6 @@
 """Samplers of imagined transitions, and how they come together with real ones: a fixed share of each batch, or a coin for each batch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,6 +119,13 @@ class Ramp:
     """Epoch in which it begins to grow; the first one is 1."""
     end: int = 150
     """Epoch in which it is full-grown."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.start <= self.end):
+            raise ReplayError(
+                f"a ramp goes from {self.low} in epoch {self.start} to {self.high} in epoch {self.end}; give finite numbers, and an end "
+                "that is not before the start."
+            )
 
     def __call__(self, epoch: int) -> float:
         """The value in an epoch."""

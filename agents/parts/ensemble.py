@@ -1,6 +1,7 @@
 """An ensemble of learned dynamics: the occupant of the slot `model` that MBPO (Janner et al. 2019) and VaGraM are made of."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -78,6 +79,10 @@ class Ensemble:
             raise SlotError(
                 f"Ensemble has {len(self.weight_decay)} weight decays for {len(self.hidden) + 1} layers; give one, or one per layer."
             )
+        if not all(0 <= decay < math.inf for decay in self.weight_decay):
+            raise SlotError(f"weight_decay of Ensemble is {self.weight_decay}; give zero or more.")
+        if not all(width >= 1 for width in self.hidden):
+            raise SlotError(f"hidden of Ensemble is {self.hidden}; give each layer one unit or more, or no layers.")
         if not 0 < self.holdout < 1 or not 0 <= self.fresh_share < 1:
             raise SlotError(
                 f"Ensemble has holdout {self.holdout} and fresh_share {self.fresh_share}; give a holdout between 0 and 1, "

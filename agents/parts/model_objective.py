@@ -1,5 +1,6 @@
 """What a dynamics model is fitted to. An objective also says what the model's outputs mean, so that loss and head always belong together."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,8 +92,8 @@ class Likelihood:
     """Learn both bounds, pulled together by 0.01 (sum of highest - sum of lowest) (Chua et al. 2018); else they stay as they are (mbrl-lib)."""
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise SlotError(f"Likelihood has low {self.low} and high {self.high}; low must be the smaller.")
+        if not -math.inf < self.low < self.high < math.inf:
+            raise SlotError(f"Likelihood has low {self.low} and high {self.high}; low must be the smaller of two finite numbers.")
 
     def build(self, targets: int) -> "LikelihoodObjective":
         """The module for so many targets."""
@@ -106,7 +107,7 @@ class LikelihoodObjective(Deterministic):
 
     def __init__(self, config: Likelihood, targets: int):
         super().__init__()
-        low, high = (torch.full((targets,), bound) for bound in (config.low, config.high))
+        low, high = (torch.full((targets,), float(bound)) for bound in (config.low, config.high))
         self.learned = config.learned
         if config.learned:
             self.low, self.high = nn.Parameter(low), nn.Parameter(high)

@@ -53,6 +53,8 @@ class ValueGradient:
             raise SlotError("ValueGradient has low_clip but no clip; give both quantiles, or only clip.")
         if self.running_rate is not None and not 0 < self.running_rate <= 1:
             raise SlotError(f"running_rate of ValueGradient is {self.running_rate}; give a share above 0 and up to 1, or None.")
+        if self.warmup_fits < 0:
+            raise SlotError(f"warmup_fits of ValueGradient is {self.warmup_fits}; give zero or more.")
 
     def build(self, targets: int) -> "ValueGradientObjective":
         """The module for so many targets."""

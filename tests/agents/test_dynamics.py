@@ -455,12 +455,21 @@ def test_too_few_rows_are_refused() -> None:
         (lambda: Likelihood(1.0, 0.0), "low must be the smaller"),
         (lambda: ValueGradient(clip=1.5), "quantiles"),
         (lambda: ValueGradient(clip=None, low_clip=0.1), "low_clip but no clip"),
+        (lambda: Likelihood(low=-math.inf), "of two finite numbers"),
+        (lambda: Ensemble(hidden=(200, 0)), r"hidden of Ensemble is \(200, 0\)"),
+        (lambda: Ensemble(weight_decay=(-1.0,)), "weight_decay of Ensemble"),
+        (lambda: Ensemble(weight_decay=(math.nan,)), "weight_decay of Ensemble"),
+        (lambda: ValueGradient(warmup_fits=-3), "warmup_fits of ValueGradient is -3"),
         (lambda: ValueGradient(running_rate=0.0), "running_rate of ValueGradient is 0.0"),
     ],
 )
 def test_impossible_settings_are_refused(make: Any, words: str) -> None:
     with pytest.raises(SlotError, match=words):
         make()
+
+
+def test_bounds_may_be_whole_numbers() -> None:
+    assert agent(dataclasses.replace(TINY, objective=Likelihood(-10, 5, learned=True))).model.objective.high.tolist() == [5.0] * 4
 
 
 def test_compiled_fits_and_imagination_equal_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,8 @@ def test_worlds_and_episodes_start_apart() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(EnvError, match="distractors is -1"):
         envs.make("Pendulum-v1", 1, distractors=-1)
+    with pytest.raises(EnvError, match="distractors is 100,000; give one to 1,000"):
+        envs.make("Pendulum-v1", 1, distractors=100_000)
     with pytest.raises(EnvError, match="pictures"):
         envs.make("minatar-breakout", 1, vectorization="batch", distractors=3)
     env = Distracted(envs.make("probe-constant", 3), 5)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from steelyard.agents.td3 import TD3
 from steelyard.agents.types import Spec, Step
 from steelyard.envs import EnvError, terminations
 from steelyard.envs.datasets import Dataset, write_hdf5
+from steelyard.trainers import buffer as buffer_module
 from steelyard.trainers import checkpoint, plain, shrinking
 from steelyard.trainers.buffer import ReplayBuffer, ReplayError
 from steelyard.trainers.config import ConfigError, Run, Transfer
@@ -78,6 +81,9 @@ def imaginer(rollouts: Rollouts, model: Ensemble = MODEL, ends: Any = terminatio
 def test_ramps_are_truncated_lines() -> None:
     ramp = Ramp(1, 15, 20, 150)
     assert [ramp(epoch) for epoch in (1, 20, 85, 150, 999)] == [1, 1, 8, 15, 15]
+    _, found = imaginer(Rollouts(rollouts=20, batch=20, horizon=Ramp(1, 23, 0, 22)))
+    found.epoch = 15
+    assert found.horizon() == 16  # though the line comes out as 15.999999999999998
     assert Ramp(0.0, 0.95, 0, 20)(1) == pytest.approx(0.0475)
 
 
@@ -216,6 +222,23 @@ def test_an_epochs_rollouts_are_kept_in_either_phase_and_after_a_resume() -> Non
     assert int(found.sampler.count) == 10 * 20
 
 
+def test_what_is_drawn_between_the_phases_is_drawn_after_a_resume_too() -> None:
+    """The first online call makes no rollouts: until the next ones the table is that of the offline phase, in a resumed run as well."""
+    settings = Rollouts(rollouts=20, batch=20, epoch=500, fit_interval=250, offline_rollout_interval=100)
+    (_, going), (_, resumed) = imaginer(settings), imaginer(settings)
+    for found in (going, resumed):
+        found.mixed(UniformSampler(found.setting.buffers[0], 8, 1, 0.9, 0))
+    for count in range(0, 600, 100):
+        going.imagine(count, offline=True)
+    going.imagine(1)
+    assert going.replay is not None
+    resumed.replay = resumed.sampler.buffer = going.replay
+    resumed.load_state_dict(going.state_dict())
+    resumed.refresh()
+    assert int(resumed.sampler.count) == int(going.sampler.count) == 5 * 20
+    assert torch.equal(resumed.sampler.addresses[:100], going.sampler.addresses[:100])
+
+
 def test_imagined_rows_are_drawn_uniformly() -> None:
     buffer = replay()
     sampler = RolloutSampler(buffer, 64, 1, 0.9, 0)
@@ -292,6 +315,9 @@ def small(task: str, imagination: Rollouts, model: Ensemble = MODEL, **changes: 
         ("give a batch that divides it", lambda: Rollouts(rollouts=100, batch=30)),
         ("shorter horizon", lambda: Rollouts(rollouts=1000, batch=100, horizon=Ramp(1, 15), capacity=10_000)),
         ("one step or more", lambda: Rollouts(horizon=Ramp(0, 5))),
+        ("from 1 in epoch 20 to inf in epoch 150; give finite numbers", lambda: Ramp(1, math.inf)),
+        ("from nan", lambda: Ramp(math.nan, 3)),
+        ("an end that is not before the start", lambda: Ramp(1, 5, 50, 10)),
         ("goes from 0.5 to 1.5", lambda: Coin(Ramp(0.5, 1.5))),
         ("real rows in a batch is 2", lambda: RealShare(2.0)),
         ("exploration is HeldNoise", lambda: with_exploration(HeldNoise())),
@@ -305,6 +331,17 @@ def small(task: str, imagination: Rollouts, model: Ensemble = MODEL, **changes: 
 def test_what_cannot_be_is_refused_in_one_sentence(words: str, make: Any) -> None:
     with pytest.raises((ConfigError, ImaginationError, ReplayError), match=words):
         make()
+
+
+def test_imagined_replay_that_does_not_fit_names_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Rollouts(rollouts=1_000, batch=100, retained_epochs=50, horizon=Ramp(1, 4))
+    monkeypatch.setattr(buffer_module, "free_bytes", lambda device, shared: 1_000_000)
+    with pytest.raises(ImaginationError, match=r"replay of imagined transitions needs 0\.0 GB but") as found:
+        imaginer(settings)
+    (fitting,) = re.findall(r"imagination\.capacity to ([\d,]+),", str(found.value))
+    _, made = imaginer(dataclasses.replace(settings, capacity=int(fitting.replace(",", ""))))
+    assert made.replay is not None
+    assert 500_000 < made.replay.nbytes <= 1_000_000
 
 
 def with_exploration(exploration: Any) -> Run:
@@ -417,7 +454,7 @@ def test_mbpo_learns_a_probe_from_5_percent_real_rows(tmp_path: Path, monkeypatc
     assert loop.imagination.metrics["model/imagined_reward"] > 0.8
 
 
-def test_offline_from_a_file_with_refits_and_then_online(tmp_path: Path) -> None:
+def test_offline_from_a_file_with_refits_and_then_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env, generator = envs.make("Pendulum-v1", 1), torch.Generator().manual_seed(0)
     obs, rows = env.reset(seed=0), []
     for _ in range(200):
@@ -440,14 +477,19 @@ def test_offline_from_a_file_with_refits_and_then_online(tmp_path: Path) -> None
         returns=np.array([columns[2].sum(dtype=np.float64)]),
     )
     path = write_hdf5(tmp_path / "swing.hdf5", dataset)
-    rollouts = Rollouts(fit_interval=20, rollouts=20, batch=20, offline_fit_interval=100, offline_rollout_interval=100)
+    rollouts = Rollouts(fit_interval=20, rollouts=20, batch=20, offline_fit_interval=120, offline_rollout_interval=30)
     base = small("Pendulum-v1", rollouts, dataclasses.replace(MODEL, objective=ValueGradient()))
     fields: dict[str, Any] = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
     make: Any = Transfer
     run: Transfer = make(**(fields | {"env_steps": 30, "random_steps": 0}), dataset=str(path), offline_updates=250)
     loop = Pipeline(run, tmp_path / "run")
+    began: dict[str, list[int]] = {"fit": [], "roll": []}
+    for name, calls in began.items():
+        original = getattr(loop.imagination, name)
+        monkeypatch.setattr(loop.imagination, name, lambda calls=calls, go=original: (calls.append(loop.steps), go()))
     loop.train()
-    assert int(loop.agent.model.fits) == 3 + 1  # at 0, 100 and 200 updates; and online after 20 steps
+    assert began == {"fit": [0, 120, 240, 270], "roll": [*range(0, 250, 30), 270]}  # and online after 20 steps
+    assert int(loop.agent.model.fits) == 3 + 1
     assert loop.imagination.metrics["model/rows"] == 220
 
 
