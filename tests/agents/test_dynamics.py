@@ -246,7 +246,7 @@ def test_a_fit_learns_and_keeps_the_best_weights(objective: Any, normalized: boo
 
 
 def test_members_end_with_their_own_best_epoch_and_the_best_are_elites() -> None:
-    learner = agent(dataclasses.replace(TINY, objective=SquaredError(), epochs=12, optimizer=Adam(0.1), patience=12))
+    learner = agent(dataclasses.replace(TINY, objective=SquaredError(), epochs=40, optimizer=Adam(0.1), patience=40))
     model, given, scores = learner.model, data(100), []
     state = model.generator.get_state()
     record = model.refit(learner, given, lambda epoch, now: scores.append(now.clone()))
