@@ -19,8 +19,9 @@ TASK = "Hopper-v5"
 SOURCE = (
     "Janner et al. 2019 (MBPO, arXiv 1906.08253), figure 2: about an order of magnitude fewer samples than SAC; read off curves"
 )
-FEWEST = (2, 125_000, 500_000)
-"""Least seeds, and steps of MBPO and of SAC, at which the claims are judged."""
+FEWEST = (2, 20.0)
+"""Least seeds and updates per step at which the claims are judged. Steps are not among them: a return that is reached stays reached
+in a longer run, and one that MBPO misses in a shorter run counts against it."""
 
 
 def samples_to(curve: Curve, level: float) -> float:
@@ -35,9 +36,9 @@ class MbpoHopper:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
-    env_steps: int = FEWEST[1]
+    env_steps: int = 125_000
     """Environment steps of MBPO."""
-    sac_steps: int = FEWEST[2]
+    sac_steps: int = 500_000
     """Environment steps of SAC."""
     levels: tuple[float, ...] = (1000.0, 2000.0)
     """Returns to reach."""
@@ -54,8 +55,7 @@ class MbpoHopper:
 
     def scaled(self) -> str:
         """What is less than the claims demand."""
-        given = {"seeds": len(self.seeds), "steps of MBPO": self.env_steps, "steps of SAC": self.sac_steps}
-        changes = less((*FEWEST, 20), given | {"updates per step": self.updates})
+        changes = less(FEWEST, {"seeds": len(self.seeds), "updates per step": self.updates})
         return ", ".join([*changes, *["shrunk by --debug"] * self.debug])
 
     def runs(self) -> list[Run]:
@@ -74,21 +74,26 @@ class MbpoHopper:
         return Outcome(self.claims(curves), curves)
 
     def claims(self, curves: Curves) -> list[Claim]:
-        """One per return: MBPO is there with half of SAC's steps or fewer, in the median over seeds."""
+        """One per return: MBPO is there with half of SAC's steps or fewer, in the median over seeds; where SAC is never there, of all its steps."""
         claims, scaled = [], self.scaled()
         for level in self.levels:
             found = {name: [samples_to(curve, level) for curve in curves[TASK][name].values()] for name in ("mbpo-hopper", "sac")}
             own, other = (float(np.median(values)) for values in found.values())
-            shown = {name: ", ".join(f"{value:,.0f}" for value in sorted(values)) for name, values in found.items()}
+            shown = {name: ", ".join(map(steps, sorted(values))) for name, values in found.items()}
             claims.append(
                 Claim(
                     sentence=f"MBPO reaches a return of {level:,.0f} on Hopper with a fraction of SAC's samples.",
                     source=SOURCE,
-                    expected="median over seeds at most half of SAC's",
-                    measured=f"{own:,.0f} steps ({shown['mbpo-hopper']}) against {other:,.0f} ({shown['sac']})",
+                    expected="median over seeds at most half of SAC's, or of all of SAC's steps where SAC does not reach it",
+                    measured=f"after {steps(own)} ({shown['mbpo-hopper']}) against {steps(other)} ({shown['sac']}) steps",
                     seeds=len(self.seeds),
-                    holds=own < float("inf") and own <= other / 2 and not scaled,
+                    holds=own <= min(other, self.sac_steps) / 2 and not scaled,
                     note=f"Scaled down ({scaled})." if scaled else "",
                 )
             )
         return claims
+
+
+def steps(samples: float) -> str:
+    """A number of steps, or that the return was not reached."""
+    return f"{samples:,.0f}" if samples < float("inf") else "more than were made"

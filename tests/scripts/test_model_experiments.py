@@ -152,6 +152,19 @@ def test_samples_to_a_return(imported):
     assert [claim.holds for claim in claims] == [True, True]
     claims = module.MbpoHopper().claims({"Hopper-v5": {"mbpo-hopper": slow, "sac": fast}})
     assert [claim.holds for claim in claims] == [False, False]
+    never = {seed: Curve(np.array([75e3, 150e3]), np.array([500.0, 900.0])) for seed in range(3)}
+    short = module.MbpoHopper(env_steps=60_000, sac_steps=150_000)
+    first, second = short.claims({"Hopper-v5": {"mbpo-hopper": fast, "sac": never}})
+    assert first.holds
+    assert second.holds
+    assert not first.note
+    assert "more than were made" in second.measured
+    barely = module.MbpoHopper(env_steps=60_000, sac_steps=100_000)
+    assert [claim.holds for claim in barely.claims({"Hopper-v5": {"mbpo-hopper": fast, "sac": never}})] == [True, False]
+    assert not any(claim.holds for claim in short.claims({"Hopper-v5": {"mbpo-hopper": never, "sac": never}}))
+    alone = module.MbpoHopper(seeds=(0,)).claims({"Hopper-v5": {"mbpo-hopper": {0: fast[0]}, "sac": {0: slow[0]}}})
+    assert not any(claim.holds for claim in alone)
+    assert "1 instead of 2 seeds" in alone[0].note
     runs = module.MbpoHopper(precision="bf16").runs()
     assert {run.execution.precision for run in runs} == {"bf16"}
     assert {(run.task, run.preset, run.schedule.ratio) for run in runs} == {
