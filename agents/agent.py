@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value  # pyright: ignore[reportUnknownVariableType]
 
 from steelyard.agents.compiling import one_graph
+from steelyard.agents.float32_products import fast_float32
 from steelyard.agents.networks.dropout import Dropout
 from steelyard.agents.networks.linear import matrix_precision
 from steelyard.agents.optimizer import Adam, AdamState
@@ -111,11 +112,15 @@ class Agent(nn.Module):
         for part in reversed(self.parts()):
             part.begin(cast(Any, self))
         self.to(self.device)
-        self.run_update, self.run_act = self.compiled(self.apply_update), self.compiled(self.explore)
+        self.run_update, self.run_act = self.compiled_for_batches(self.apply_update), self.compiled(self.explore)
 
     def compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
         """The function as one compiled graph, or itself if compilation is off."""
         return one_graph(function) if self.execution.compile else function
+
+    def compiled_for_batches(self, function: Callable[..., Result]) -> Callable[..., Result]:
+        """`compiled`, with the processor's fastest products of float32 matrices, which for single rows would begin later than they gain."""
+        return fast_float32(self.compiled(function), self.device)
 
     def own(self, name: str) -> dict[str, Tensor]:
         """Detached parameters of the child `name` that are to be trained, by their names in the agent."""

@@ -32,7 +32,7 @@ class Learner:
         self.agent, self.sampler, self.folder = agent, sampler, folder
         self.together = sampler.device == agent.device
         self.staging = Staging(agent.device) if agent.device.type == "cuda" and sampler.device.type == "cpu" else None
-        self.run = agent.compiled(self.apply)
+        self.run = agent.compiled_for_batches(self.apply)
         self.launches = Launches(self.run) if self.together and agent.device.type == "cuda" else None
         self.looks = agent.device.type == "cpu"
         """Whether every update is checked for losses that are not finite, which waits for them, or `check` is left to the caller."""

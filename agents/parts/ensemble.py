@@ -160,7 +160,7 @@ class DynamicsEnsemble(Part):
         seed = agent.generators["update"].initial_seed() + SEED
         self.generator = torch.Generator(agent.device).manual_seed(seed)
         self.bf16 = agent.bf16
-        self.run_step, self.run_imagine = agent.compiled(self.step), agent.compiled(self.imagine_rows)
+        self.run_step, self.run_imagine = agent.compiled_for_batches(self.step), agent.compiled_for_batches(self.imagine_rows)
 
     def weights(self) -> dict[str, Tensor]:
         """Detached parameters that a fit moves, by name."""
