@@ -1,7 +1,8 @@
 """CUDA graphs in the small, on the CPU: what is captured is not done but written down, operation by operation, and replayed on the same memory.
 
-What a real graph freezes is frozen here too: addresses, and every number that Python worked out on the way. So code that goes on right when it is
-replayed here does not depend on anything that a GPU's graph would miss. Streams, and what a GPU refuses to capture, are not emulated.
+What a real graph freezes is frozen here too: addresses, who multiplies matrices, and every number that Python worked out on the way. So code
+that goes on right when it is replayed here does not depend on anything that a GPU's graph would miss. Streams, and what a GPU refuses to capture,
+are not emulated.
 """
 
 from contextlib import nullcontext
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from steelyard.agents.float32_products import MATMUL
+
 
 class Graph:
     """Operations with the tensors that they read and write."""
@@ -20,16 +23,19 @@ class Graph:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any, bool]] = []
         self.replays = 0
+        self.products = "none"
 
     @torch.no_grad()
     def replay(self) -> None:
         """Do them again, into the same memory."""
         self.replays += 1
+        before, MATMUL.fp32_precision = MATMUL.fp32_precision, self.products
         for function, args, kwargs, result, writes in self.calls:
             again = function(*args, **kwargs)
             if not writes:
                 for place, value in zip(tensors(result), tensors(again), strict=True):
                     place.copy_(value)
+        MATMUL.fp32_precision = before
 
 
 class Capture(TorchDispatchMode):
@@ -47,6 +53,7 @@ class Capture(TorchDispatchMode):
         for tensor in tensors(changed):
             storage = tensor.untyped_storage()
             self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+        self.graph.products = MATMUL.fp32_precision
         result = function(*args, **kwargs)
         known = {tensor.untyped_storage().data_ptr() for tensor in tensors((args, kwargs))}
         shared = all(tensor.untyped_storage().data_ptr() in known for tensor in tensors(result))
